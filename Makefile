@@ -1,0 +1,45 @@
+# Every target does its own set-up in a fresh clone. Needed: Python >= 3.11 with venv, make and
+# a C compiler. Another interpreter: make test PYTHON=python3.13
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# what an installation is made of; Python sources are used in place
+SOURCES := pyproject.toml setup.py $(wildcard src/packstone/*/*.c src/packstone/*/*.h)
+
+.PHONY: demo test bench lint soak clean
+
+demo: $(VENV)/installed
+	$(BIN)/python demo/demo.py
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python bench/run.py
+
+# the same tests with many more examples, and those too long for every day
+soak: $(VENV)/installed
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m "soak or not soak"
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info src/packstone/*/*.so
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests bench demo -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Packstone needs Python 3.11 or later: make PYTHON=... (this is %d.%d)" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PIP) install --editable '.[dev,bench]'
+	@touch $@

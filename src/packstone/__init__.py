@@ -1,0 +1,97 @@
+"""Packstone: deduplicating snapshots of large data sets.
+
+    import packstone
+
+    with packstone.init("/backup/crm") as repository:
+        repository.snapshot(["/srv/crm"])
+
+The public API and nothing else. It is loaded at the first use of a name, so that importing
+the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from packstone.version import VERSION
+
+if TYPE_CHECKING:
+    from packstone.errors import (
+        CommandFailed,
+        Damaged,
+        GenerationChanged,
+        ObjectMissing,
+        PackstoneError,
+        RepositoryLocked,
+        RepositoryMissing,
+        StorageError,
+        StorageFull,
+        StorageUnavailable,
+        UnsupportedFormat,
+        UsageError,
+        WrongPassphrase,
+    )
+    from packstone.filesystem.ignore import Rules
+    from packstone.model import Entry, Problem, Snapshot
+    from packstone.operations.facade import Repository, init, open
+    from packstone.operations.results import (
+        CheckResult,
+        Finding,
+        ListedEntry,
+        Progress,
+        RestoreResult,
+        SnapshotResult,
+    )
+    from packstone.repository.snapshots import SnapshotRow
+
+__version__ = VERSION
+
+_HOMES = {
+    "packstone.errors": (
+        "CommandFailed",
+        "Damaged",
+        "GenerationChanged",
+        "ObjectMissing",
+        "PackstoneError",
+        "RepositoryLocked",
+        "RepositoryMissing",
+        "StorageError",
+        "StorageFull",
+        "StorageUnavailable",
+        "UnsupportedFormat",
+        "UsageError",
+        "WrongPassphrase",
+    ),
+    "packstone.filesystem.ignore": ("Rules",),
+    "packstone.model": ("Entry", "Problem", "Snapshot"),
+    "packstone.operations.facade": ("Repository", "init", "open"),
+    "packstone.operations.results": (
+        "CheckResult",
+        "Finding",
+        "ListedEntry",
+        "Progress",
+        "RestoreResult",
+        "SnapshotResult",
+    ),
+    "packstone.repository.snapshots": ("SnapshotRow",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
+    "ListedEntry", "ObjectMissing", "PackstoneError", "Problem", "Progress", "Repository",
+    "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Rules", "Snapshot",
+    "SnapshotResult", "SnapshotRow", "StorageError", "StorageFull", "StorageUnavailable",
+    "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__", "init", "open",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'packstone' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""A dumb place for named bytes: knows nothing of packs, ids or snapshots."""

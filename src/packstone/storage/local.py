@@ -1,0 +1,246 @@
+"""A directory as storage.
+
+Order for every file: write under a random name in tmp/, fsync it, rename it, fsync the
+directory it now stands in (measured: without either fsync a power cut loses acknowledged
+data). An fsync that failed is never tried again: the kernel may have dropped the pages.
+Files are read, never mapped: a mapped file on a failing disk kills the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from typing import NoReturn
+
+from packstone.errors import (
+    Damaged,
+    ObjectMissing,
+    PackstoneError,
+    StorageFull,
+    StorageUnavailable,
+)
+from packstone.model import Buffer
+from packstone.storage.base import Spool, Storage
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MODE = 0o600  # a repository holds what its owner may read, whoever else can see the disk
+
+
+def fail(error: OSError, verb: str, name: str) -> NoReturn:
+    """Raise the StorageError that an OSError of the repository's disk means."""
+    reason = error.strerror or str(error)
+    message = f"cannot {verb} {name}: {reason}"
+    failure: PackstoneError
+    if error.errno in _FULL:
+        failure = StorageFull(
+            message, hint="Nothing was committed. Free space on the repository's disk, run again"
+        )
+    elif error.errno in (errno.ENOENT, errno.ENOTDIR):
+        failure = ObjectMissing(message, hint="Run: packstone check")
+    else:
+        failure = StorageUnavailable(message, hint="Nothing was committed. Check the disk")
+    raise failure from error
+
+
+def write_all(fd: int, data: Buffer) -> None:
+    """Write every byte; a short write is not an error of write(2)."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def read_range(fd: int, offset: int, size: int) -> bytes:
+    """Read `size` bytes from `offset`, fewer only at the end of the file."""
+    data = os.pread(fd, size, offset)
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    done = len(data)
+    while done < size:
+        data = os.pread(fd, size - done, offset + done)
+        if not data:
+            break
+        parts.append(data)
+        done += len(data)
+    return b"".join(parts)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class LocalSpool(Spool):
+    """A file in tmp/ on its way to a name."""
+
+    def __init__(self, storage: LocalStorage) -> None:
+        self._storage = storage
+        self._path = os.path.join(storage.path, "tmp", secrets.token_hex(16))
+        try:
+            self._fd = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE
+            )
+        except OSError as error:
+            fail(error, "create a file in", "tmp/")
+
+    def write(self, data: Buffer) -> None:
+        """Append all of `data`."""
+        try:
+            write_all(self._fd, data)
+        except OSError as error:
+            fail(error, "write", "tmp/")
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        """Overwrite bytes that were written before."""
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                offset += written
+                view = view[written:]
+        except OSError as error:
+            fail(error, "write", "tmp/")
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes, as the file system gives them back."""
+        try:
+            return read_range(self._fd, offset, size)
+        except OSError as error:
+            fail(error, "read back", "tmp/")
+
+    def commit(self, name: str) -> None:
+        """Make the bytes durable, then the name; the spool is closed."""
+        target = self._storage.full_path(name)
+        try:
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+            os.rename(self._path, target)
+            sync_directory(os.path.dirname(target))
+        except OSError as error:
+            self.abandon()
+            fail(error, "store", name)
+
+    def abandon(self) -> None:
+        """Drop everything; never raises."""
+        with contextlib.suppress(OSError):
+            if self._fd >= 0:
+                os.close(self._fd)
+        self._fd = -1
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+
+class LocalStorage(Storage):
+    """Named bytes below one directory of a local file system."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self.url = self.path
+
+    def full_path(self, name: str) -> str:
+        """Return where a name is; names come from this program, never from stored bytes."""
+        return os.path.join(self.path, name)
+
+    def make_directories(self, names: list[str]) -> None:
+        """Create the root and the named directories, durably; existing ones are fine."""
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            for name in names:
+                os.makedirs(self.full_path(name), mode=0o700, exist_ok=True)
+            for name in sorted({os.path.dirname(name) for name in names} | {""}):
+                sync_directory(self.full_path(name))
+            sync_directory(os.path.dirname(self.path))
+        except OSError as error:
+            fail(error, "create", self.path)
+
+    def put(self, name: str, data: Buffer) -> None:
+        """Store `data` under `name`, replacing what was there in one step."""
+        spool = self.spool()
+        try:
+            spool.write(data)
+        except BaseException:
+            spool.abandon()
+            raise
+        spool.commit(name)
+
+    def put_if_absent(self, name: str, data: Buffer) -> bool:
+        """Store `data` unless the name exists; return whether it was stored."""
+        temp = os.path.join("tmp", secrets.token_hex(16))
+        self.put(temp, data)
+        target = self.full_path(name)
+        try:
+            try:
+                # link(2) fails on an existing name, rename(2) replaces it.
+                os.link(self.full_path(temp), target)
+            except FileExistsError:
+                return False
+            finally:
+                os.unlink(self.full_path(temp))
+            sync_directory(os.path.dirname(target))
+        except OSError as error:
+            fail(error, "store", name)
+        return True
+
+    def get(self, name: str, limit: int) -> bytes:
+        """Return all bytes; raises ObjectMissing, or Damaged above `limit` bytes."""
+        size = self.size(name)
+        if size > limit:
+            raise Damaged(f"{name} has {size} bytes, the limit is {limit}", name=name)
+        return self.get_range(name, 0, limit)
+
+    def get_range(self, name: str, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`, fewer only where the file ends."""
+        try:
+            fd = os.open(self.full_path(name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return read_range(fd, offset, size)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            fail(error, "read", name)
+
+    def size(self, name: str) -> int:
+        """Return the size in bytes; raises ObjectMissing."""
+        try:
+            return os.stat(self.full_path(name)).st_size
+        except OSError as error:
+            fail(error, "look at", name)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield (name, size) of every stored name below the folder `prefix`, in no order."""
+        try:
+            with os.scandir(self.full_path(prefix)) as entries:
+                found = list(entries)
+            for entry in found:
+                name = f"{prefix}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self.list(name)
+                elif entry.is_file(follow_symlinks=False):
+                    yield name, entry.stat(follow_symlinks=False).st_size
+        except OSError as error:
+            fail(error, "list", prefix)
+
+    def delete(self, name: str) -> None:
+        """Remove a name durably; removing one that is gone is no error."""
+        target = self.full_path(name)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target)
+            sync_directory(os.path.dirname(target))
+        except OSError as error:
+            fail(error, "delete", name)
+
+    def spool(self) -> LocalSpool:
+        """Begin a large file whose name is known only at its end."""
+        return LocalSpool(self)
+
+    def close(self) -> None:
+        """Release what is held: nothing."""
