@@ -1,0 +1,319 @@
+"""Target: writes below one directory and nowhere else.
+
+Never here: a path of more than one name in a system call, following a symbolic link, a final
+name on anything unfinished. The invariant ("Restore confinement"): every directory is opened
+through the one above it with O_NOFOLLOW and must be the one that was there before; everything
+appears under a temporary name inside it, gets its attributes by descriptor and is renamed.
+Whoever exchanges directories for links meanwhile makes entries fail, not go elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from packstone.errors import TargetError, UsageError
+from packstone.filesystem import _scan
+from packstone.filesystem.descriptors import Descriptors
+from packstone.filesystem.metadata import (
+    StatRow,
+    apply_attributes,
+    losses_of,
+    remove_foreign_xattrs,
+)
+from packstone.filesystem.placing import Outcome, Placing, Problems, discard
+from packstone.filesystem.reading import open_regular
+from packstone.filesystem.target_directory import Directories, TargetDirectory, validate_name
+from packstone.filesystem.target_file import TargetFile
+from packstone.model import Entry, Problem
+
+__all__ = ["Outcome", "Target", "TargetDirectory", "TargetFile", "validate_name"]
+
+OPEN_DIRECTORIES = 128
+OPEN_FILES = 128
+_BATCH_DIRECTORIES = 64  # that one batch of small files holds open
+
+SmallFile = tuple[TargetDirectory, Entry, bytes | memoryview]
+
+
+class Target:
+    """A directory to restore into; a context manager, thread-safe.
+
+    `overwrite`: None (nothing may exist: an entry that does is a problem), "never" (what exists
+    is kept), "changed" or "always" (it is replaced; which files need it the caller knows).
+    `owner`: set owner and group. `sparse`: write blocks of zeros as holes; holes always stay.
+    `token` makes temporary names unique. Raises TargetError if `root` cannot be opened.
+    """
+
+    def __init__(
+        self,
+        root: bytes,
+        *,
+        owner: bool = True,
+        overwrite: str | None = None,
+        sparse: bool = False,
+        token: bytes | None = None,
+    ) -> None:
+        if overwrite not in (None, "changed", "never", "always"):
+            raise UsageError(f"overwrite is changed, never or always, not {overwrite!r}")
+        self._problems = Problems()
+        self._directories = Directories(
+            os.path.abspath(root),
+            replaces=overwrite in ("changed", "always"),
+            capacity=OPEN_DIRECTORIES,
+        )
+        self._placing = Placing(
+            self._directories,
+            self._problems,
+            owner=owner,
+            overwrite=overwrite,
+            token=token or secrets.token_hex(8).encode(),
+        )
+        self._files = Descriptors(OPEN_FILES)
+        self._begun: set[TargetFile] = set()
+        self._sparse = sparse
+        self.root = self._directories.root
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Abandon the files that were begun and not finished, close all descriptors."""
+        for file in list(self._begun):
+            file.abandon()
+        self._files.close()
+        self._directories.close()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was not restored, one row each; then lost attributes, one row per kind."""
+        return self._problems.rows()
+
+    def lost_count(self, kind: str) -> int:
+        """Return how many entries lost this: "owner", "set-id", "mode", "time", "xattr user" …"""
+        return self._problems.lost_count(kind)
+
+    def report(self, path: bytes, message: str) -> None:
+        """Add a problem."""
+        self._problems.note(path, message)
+
+    # ---------------------------------------------------------------- directories
+
+    def make_directory(self, parent: TargetDirectory, name: bytes) -> TargetDirectory:
+        """Make a directory, or take the real one that is there, until `finish_directory`.
+
+        Raises TargetError: nothing can be restored below it. What is no directory is replaced
+        with overwrite "changed" or "always".
+        """
+        return self._directories.make(parent, name)
+
+    def finish_directory(self, directory: TargetDirectory, entry: Entry) -> Outcome:
+        """Set the attributes of a directory; call it when nothing below will change any more.
+
+        With overwrite "never" one that was there before keeps its own.
+        """
+        if not directory.made and self._placing.overwrite == "never":
+            return Outcome.KEPT
+        try:
+            with self._directories.hold(directory) as fd:
+                if not directory.made:
+                    remove_foreign_xattrs(fd, entry)
+                losses = apply_attributes(fd, entry, owner=self._placing.owner)
+                self._directories.open_above(directory)
+        except (OSError, TargetError) as error:
+            return self._placing.failed(directory, b"", error)
+        if losses:
+            self._problems.lose(directory.path, losses)
+        return Outcome.WRITTEN
+
+    # ---------------------------------------------------------------- files
+
+    def write_small(self, items: Sequence[SmallFile]) -> list[Outcome]:
+        """Write whole files in one go; one outcome each, in order."""
+        outcomes = [Outcome.WRITTEN] * len(items)
+        held: dict[TargetDirectory, int] = {}
+        rows: list[Any] = []
+        places: list[int] = []
+        try:
+            for place, (directory, entry, data) in enumerate(items):
+                extras = entry.extras
+                if directory.inherits or (extras is not None and extras.xattrs):
+                    outcomes[place] = self._write_one(directory, entry, data)
+                    continue
+                fd = held.get(directory)
+                if fd is None:
+                    if len(held) >= _BATCH_DIRECTORIES:
+                        self._write_rows(items, rows, places, outcomes)
+                        self._release(held)
+                    try:
+                        fd = held[directory] = self._directories.acquire(directory)
+                    except TargetError as error:
+                        outcomes[place] = self._placing.failed(directory, entry.name, error)
+                        continue
+                places.append(place)
+                rows.append(
+                    (fd, entry.name, data, entry.mode, entry.uid, entry.gid, entry.mtime_ns)
+                )
+            self._write_rows(items, rows, places, outcomes)
+        finally:
+            self._release(held)
+        return outcomes
+
+    def _release(self, held: dict[TargetDirectory, int]) -> None:
+        for directory in held:
+            self._directories.release(directory)
+        held.clear()
+
+    def _write_rows(
+        self,
+        items: Sequence[SmallFile],
+        rows: list[Any],
+        places: list[int],
+        outcomes: list[Outcome],
+    ) -> None:
+        placing = self._placing
+        prefix = placing.temporary()
+        results = _scan.write_files(rows, prefix, placing.owner, placing.replaces)
+        if any(results):
+            for place, result in zip(places, results, strict=True):
+                if result == 0:
+                    continue
+                directory, entry, _ = items[place]
+                if result > 0:
+                    self._problems.lose(directory.path_of(entry.name), losses_of(result))
+                else:
+                    error = _error_of(-result, entry.name)
+                    outcomes[place] = placing.failed(directory, entry.name, error)
+        rows.clear()
+        places.clear()
+
+    def _write_one(
+        self, directory: TargetDirectory, entry: Entry, data: bytes | memoryview
+    ) -> Outcome:
+        try:
+            file = self.create_file(directory, entry.name, len(data))
+        except TargetError as error:
+            return self._placing.failed(directory, entry.name, error)
+        file.write_at(0, data)
+        return file.finish(entry)
+
+    def create_file(self, directory: TargetDirectory, name: bytes, size: int) -> TargetFile:
+        """Begin a file of `size` bytes, all of them a hole. Raises TargetError."""
+        file = TargetFile(
+            self._placing,
+            self._files,
+            directory,
+            name,
+            size,
+            sparse=self._sparse,
+            forget=self._begun.discard,
+        )
+        self._begun.add(file)
+        return file
+
+    # ---------------------------------------------------------------- the other kinds
+
+    def make_symlink(self, directory: TargetDirectory, entry: Entry) -> Outcome:
+        """Make a symbolic link; `content` is what it points at, taken as it is."""
+
+        def make(name: bytes, fd: int) -> None:
+            os.symlink(entry.content, name, dir_fd=fd)  # type: ignore[arg-type]
+
+        return self._placing.make(directory, entry, make)
+
+    def make_fifo(self, directory: TargetDirectory, entry: Entry) -> Outcome:
+        """Make a named pipe."""
+
+        def make(name: bytes, fd: int) -> None:
+            os.mkfifo(name, 0o600, dir_fd=fd)
+
+        return self._placing.make(directory, entry, make)
+
+    def make_device(self, directory: TargetDirectory, entry: Entry) -> Outcome:
+        """Make a device node; `content` is [major, minor]. For root; others get a problem."""
+
+        def make(name: bytes, fd: int) -> None:
+            major, minor = entry.content  # type: ignore[misc]
+            os.mknod(name, stat.S_IFMT(entry.mode) | 0o600, os.makedev(major, minor), dir_fd=fd)
+
+        return self._placing.make(directory, entry, make)
+
+    def link(
+        self,
+        directory: TargetDirectory,
+        name: bytes,
+        existing_directory: TargetDirectory,
+        existing_name: bytes,
+    ) -> Outcome:
+        """Give what was restored under one name a second one; a link itself is linked."""
+        placing = self._placing
+        temporary = placing.temporary()
+        try:
+            validate_name(name)
+            validate_name(existing_name)
+            with (
+                self._directories.hold(directory) as fd,
+                self._directories.hold(existing_directory) as existing_fd,
+            ):
+                os.link(
+                    existing_name,
+                    temporary if placing.replaces else name,
+                    src_dir_fd=existing_fd,
+                    dst_dir_fd=fd,
+                    follow_symlinks=False,
+                )
+                if placing.replaces:
+                    try:
+                        os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+                    finally:
+                        # also when both were the same file, where rename does nothing
+                        discard(temporary, fd)
+        except (OSError, TargetError) as error:
+            return placing.failed(directory, name, error)
+        return Outcome.WRITTEN
+
+    # ---------------------------------------------------------------- what is there
+
+    def names(self, directory: TargetDirectory) -> list[bytes]:
+        """Return the names in a directory, ascending. Raises TargetError."""
+        with self._directories.hold(directory) as fd:
+            try:
+                return _scan.list_names(fd)
+            except OSError as error:
+                raise TargetError(f"cannot be listed: {error.strerror}") from error
+
+    def stat_names(
+        self, directory: TargetDirectory, names: Sequence[bytes]
+    ) -> list[StatRow | None]:
+        """lstat entries; None for those that are not there or cannot be looked at."""
+        with self._directories.hold(directory) as fd:
+            found = _scan.stat_names(fd, names)
+        return [None if isinstance(row, int) else row for row in found]
+
+    def open_existing(self, directory: TargetDirectory, name: bytes) -> int:
+        """Open a regular file for reading; the caller closes it. Raises OSError, TargetError."""
+        validate_name(name)
+        with self._directories.hold(directory) as fd:
+            return open_regular(fd, name)
+
+
+def _error_of(number: int, name: bytes) -> Exception:
+    if number == errno.EINVAL:
+        try:
+            validate_name(name)
+        except TargetError as error:
+            return error
+    return OSError(number, os.strerror(number))

@@ -1,0 +1,333 @@
+"""The source, directory by directory: a walk by descriptors with an explicit stack.
+
+Never here: opening files, comparing with earlier snapshots. The invariant: every name that was
+listed and is not left out appears in a Slice or a Failed (or in the count of its directory's
+Failed), and every directory in a Slice is followed by its Enter or its Failed; nothing is
+dropped in silence. Costs per name are in `_scan`; here is work per directory and per slice.
+
+Order: Enter of "/", then per directory [Slice, then for each subdirectory in that slice, in
+order: Enter … Leave]* Leave. Names ascend, so events come as docs/format.md §6 stores them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
+
+from packstone.filesystem import _scan
+from packstone.filesystem.directory import OpenDirectory
+from packstone.filesystem.ignore import Filter, Rules
+from packstone.filesystem.metadata import DEVICE, INODE, MODE, StatRow, stat_of
+from packstone.filesystem.sources import Source, plant
+
+__all__ = [
+    "Enter",
+    "Event",
+    "Failed",
+    "Leave",
+    "OpenDirectory",
+    "Rules",
+    "Slice",
+    "walk",
+]
+
+SLICE = 1024  # names looked at per call: enough to spread its cost, little enough to hold
+HELD = 64  # directories the walker keeps open on its way down
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Enter(NamedTuple):
+    """A directory begins; `stat` is of the opened directory. The root "/" has the name b""."""
+
+    directory: OpenDirectory
+    name: bytes
+    stat: StatRow
+
+
+class Slice(NamedTuple):
+    """At most 1,024 names with what lstat said of each, in the order of model.Stat."""
+
+    directory: OpenDirectory
+    names: list[bytes]
+    stats: list[StatRow]
+
+
+class Leave(NamedTuple):
+    """A directory ends."""
+
+    directory: OpenDirectory
+
+
+class Failed(NamedTuple):
+    """A name, directory or source that could not be read. `path` is absolute."""
+
+    path: bytes
+    error: OSError
+
+
+Event = Enter | Slice | Leave | Failed
+
+
+def walk(
+    paths: Sequence[bytes], rules: Rules | None = None, *, held: int = HELD
+) -> Iterator[Event]:
+    """Walk absolute source paths; ancestors are entered with the names that lead to sources.
+
+    A source that is a symbolic link is met as one; a link on the way to a source is followed
+    and appears as a directory. `held` bounds the descriptors the walker itself keeps.
+    Raises UsageError for a relative path or a pattern that makes no sense.
+    """
+    return _Walk(plant(paths), Filter(rules or Rules()), held).events()
+
+
+class _Frame:
+    """One directory on the way down."""
+
+    __slots__ = ("device", "directory", "foreign", "is_closed", "names", "next", "source", "todo")
+
+    def __init__(
+        self, directory: OpenDirectory, names: list[bytes], source: Source | None, device: int
+    ) -> None:
+        self.directory = directory
+        self.names = names
+        self.next = 0  # position of the next slice
+        self.todo: list[bytes] = []  # subdirectories of the last slice, last one first
+        self.source = source  # on the way to sources: only the names that lead there
+        self.device = device  # where the source began
+        self.foreign: frozenset[bytes] = frozenset()  # of the slice, on other devices
+        self.is_closed = False
+
+
+class _Walk:
+    def __init__(self, root: Source, filter_: Filter, held: int) -> None:
+        self._root = root
+        self._filter = filter_
+        self._one_file_system = filter_.rules.one_file_system
+        self._held = max(held, 2)
+        self._stack: list[_Frame] = []
+        self._lock = threading.Lock()
+
+    def events(self) -> Iterator[Event]:
+        stack = self._stack
+        try:
+            yield self._enter(None, b"", self._root)
+            while stack:
+                frame = stack[-1]
+                if frame.todo:
+                    yield self._descend(frame, frame.todo.pop())
+                elif frame.next < len(frame.names):
+                    yield from self._slice(frame)
+                else:
+                    yield Leave(frame.directory)
+                    yield from self._ascend()
+        finally:
+            for frame in stack:
+                if not frame.is_closed:
+                    frame.directory.release()
+
+    # ---------------------------------------------------------------- names
+
+    def _slice(self, frame: _Frame) -> Iterator[Event]:
+        directory = frame.directory
+        names = frame.names
+        if frame.next or len(names) > SLICE:
+            names = names[frame.next : frame.next + SLICE]
+        frame.next += len(names)
+        found: list[StatRow | int]
+        if frame.source is not None:
+            found = self._look_up(frame, frame.source, names)
+            directories, failures = _positions(found)
+        else:
+            found, directories, failures = _scan.stat_slice(directory.fd, names)
+        if self._filter.looks_at_entries:
+            kept = self._keep(frame, names, found)
+            names, found = [names[i] for i in kept], [found[i] for i in kept]
+            directories, failures = _positions(found)
+        if failures:
+            for i in failures:
+                yield from self._fail(frame, names[i], cast(int, found[i]))
+            kept = [i for i, row in enumerate(found) if not isinstance(row, int)]
+            names, found = [names[i] for i in kept], [found[i] for i in kept]
+            directories, failures = _positions(found)
+        rows = cast("list[StatRow]", found)
+        frame.todo = [names[i] for i in reversed(directories)]
+        if self._one_file_system and frame.source is None:
+            frame.foreign = frozenset(
+                names[i] for i in directories if rows[i][DEVICE] != frame.device
+            )
+        if names:
+            yield Slice(directory, names, rows)
+
+    def _look_up(self, frame: _Frame, source: Source, names: list[bytes]) -> list[StatRow | int]:
+        """stat the way to sources: links are followed on it, but not where it ends."""
+        fd = frame.directory.fd
+        found: list[StatRow | int] = []
+        for name in names:
+            child = source.children[name]
+            try:
+                row = stat_of(os.stat(name, dir_fd=fd, follow_symlinks=not child.chosen))
+                if child.chosen and child.children and stat.S_ISLNK(row.mode):
+                    # asked for the link and for something behind it: that needs a directory
+                    child.chosen = False
+                    row = stat_of(os.stat(name, dir_fd=fd))
+                if not child.chosen and not stat.S_ISDIR(row.mode):
+                    found.append(errno.ENOTDIR)
+                else:
+                    found.append(row)
+            except OSError as error:
+                found.append(error.errno or errno.EIO)
+        return found
+
+    def _keep(self, frame: _Frame, names: list[bytes], found: list[StatRow | int]) -> list[int]:
+        if frame.source is not None:  # asked for by name: patterns do not apply
+            return self._filter.keep_named(found)
+        prefix = ""
+        if self._filter.needs_path:
+            prefix = frame.directory.path[1:].decode("utf-8", "surrogateescape")
+            prefix += "/" if prefix else ""
+        return self._filter.keep(prefix, names, found)
+
+    def _fail(self, frame: _Frame, name: bytes, number: int) -> Iterator[Failed]:
+        path = frame.directory.path_of(name)
+        lost = [path] if frame.source is None else frame.source.children[name].paths(path)
+        for each in lost:
+            yield Failed(each, OSError(number, os.strerror(number), each))
+
+    # ---------------------------------------------------------------- down
+
+    def _descend(self, frame: _Frame, name: bytes) -> Event:
+        source = frame.source.children[name] if frame.source is not None else None
+        try:
+            return self._enter(frame, name, source)
+        except OSError as error:
+            path = frame.directory.path_of(name)
+            return Failed(path, OSError(error.errno, error.strerror, path))
+
+    def _enter(self, parent: _Frame | None, name: bytes, source: Source | None) -> Enter:
+        """Open and push a directory. `source` is what was asked for there, if anything was."""
+        row: StatRow
+        if source is not None and not source.chosen:  # on the way: not listed
+            fd = _open_way(parent.directory.fd if parent else None, name)
+            row, names = stat_of(os.fstat(fd)), sorted(source.children)
+        else:
+            source = None
+            if parent is None:
+                fd, row, names = _scan.open_directory(-1, b"/")
+            elif name in parent.foreign:
+                fd = os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=parent.directory.fd)
+                row, names = stat_of(os.fstat(fd)), []
+            else:
+                fd, row, names = _scan.open_directory(parent.directory.fd, name)
+        above = parent.directory if parent else None
+        directory = OpenDirectory(fd, row, above, name, self._lock)
+        is_inside = parent is not None and parent.source is None
+        device = parent.device if parent is not None and is_inside else row[DEVICE]
+        if self._one_file_system and device != row[DEVICE]:
+            names = []  # a mount point keeps its entry
+        if source is None and self._filter.looks_at_names:
+            names = self._filter.narrow(fd, names)
+        self._stack.append(_Frame(directory, names, source, device))
+        self._close_far()
+        return Enter(directory, name, row)
+
+    def _close_far(self) -> None:
+        """Bound the open descriptors: those between the root and the last few are closed."""
+        far = len(self._stack) - self._held
+        if far > 0 and not self._stack[far].is_closed:
+            self._stack[far].is_closed = True
+            self._stack[far].directory.release()
+
+    # ---------------------------------------------------------------- up
+
+    def _ascend(self) -> Iterator[Event]:
+        stack = self._stack
+        done = stack.pop()
+        try:
+            if stack and stack[-1].is_closed:
+                yield from self._reopen(None if done.is_closed else done.directory)
+        finally:
+            if not done.is_closed:
+                done.directory.release()
+
+    def _reopen(self, below: OpenDirectory | None) -> Iterator[Failed]:
+        """Open the top frame again, through ".." of the directory left, or from the root."""
+        frame = self._stack[-1]
+        directory = frame.directory
+        if directory.try_acquire():  # a reader still has it
+            frame.is_closed = False
+            return
+        fd = None
+        if below is not None:
+            fd = _open_same(directory, b"..", below.fd, os.O_NOFOLLOW)
+        if fd is None:  # moved away, or reached through a link: the long way
+            fd = self._open_from_root()
+        if fd is not None:
+            directory.reopen(fd)
+            frame.is_closed = False
+            return
+        left = len(frame.names) - frame.next
+        reason = "moved or replaced while it was read"
+        for name in reversed(frame.todo):
+            path = directory.path_of(name)
+            yield Failed(path, OSError(errno.ESTALE, f"its directory was {reason}", path))
+        if left:
+            reason = f"{reason}: {left} names were not looked at"
+            yield Failed(directory.path, OSError(errno.ESTALE, reason, directory.path))
+        frame.todo.clear()
+        frame.next = len(frame.names)
+
+    def _open_from_root(self) -> int | None:
+        fd = os.dup(self._stack[0].directory.fd)
+        for frame in self._stack[1:]:
+            flags = 0 if frame.source is not None else os.O_NOFOLLOW
+            inner = _open_same(frame.directory, frame.directory.name, fd, flags)
+            os.close(fd)
+            if inner is None:
+                return None
+            fd = inner
+        return fd
+
+
+def _positions(found: Sequence[StatRow | int]) -> tuple[list[int], list[int]]:
+    """Positions of directories and of errnos, as stat_slice gives them."""
+    directories = []
+    failures = []
+    for i, row in enumerate(found):
+        if isinstance(row, int):
+            failures.append(i)
+        elif stat.S_ISDIR(row[MODE]):
+            directories.append(i)
+    return directories, failures
+
+
+def _open_way(parent_fd: int | None, name: bytes) -> int:
+    """Open a directory on the way to a source: passing through needs no right to list it."""
+    path = name if parent_fd is not None else b"/"
+    try:
+        return os.open(path, _OPEN, dir_fd=parent_fd)
+    except PermissionError:
+        hold = getattr(os, "O_PATH", 0)
+        if not hold:
+            raise
+        return os.open(path, hold | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd)
+
+
+def _open_same(directory: OpenDirectory, name: bytes, parent_fd: int, flags: int) -> int | None:
+    """Open `name` if it is still this directory."""
+    try:
+        if flags:
+            fd = os.open(name, _OPEN | flags, dir_fd=parent_fd)
+        else:
+            fd = _open_way(parent_fd, name)
+    except OSError:
+        return None
+    status = os.fstat(fd)
+    if (status.st_ino, status.st_dev) != (directory.stat[INODE], directory.stat[DEVICE]):
+        os.close(fd)
+        return None
+    return fd
