@@ -1,0 +1,324 @@
+"""The index: object id → places, a view of all pack footers.
+
+Never trusted with correctness: whoever reads through it hashes what it got. Invariant: it
+knows a pack wholly or not at all, and `refresh` makes it agree with the packs that are
+there. Deleting it loses nothing (docs/format.md §1).
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Container, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from packstone.errors import Damaged
+from packstone.repository.layout import list_ids
+from packstone.repository.packs import OBJECT, Pack, RecordRow, read_pack
+from packstone.repository.view import open_view
+from packstone.storage.base import Storage
+
+VERSION = b"packstone index 1"
+BATCH = 100_000  # objects per transaction: smaller ones multiply the bytes written
+
+_META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE = (
+    b"meta",
+    b"packs",
+    b"numbers",
+    b"objects",
+    b"complete",
+)
+_NUMBER = struct.Struct(">I")
+_PACK = struct.Struct("<32sBQ")  # id, kind, size; then a row for each record
+_ROW = struct.Struct("<QIIBB2x")  # offset, stored size, raw size, codec, depth
+_PLACE = struct.Struct("<IIII")  # pack number, record number, offset in the record, size
+_CACHED_PACKS = 64
+
+
+class Place(NamedTuple):
+    """Where an object is: a record of a pack, and a range of the decoded record; bytes."""
+
+    pack_id: str
+    record: int
+    offset: int
+    stored_size: int
+    raw_size: int
+    codec: int
+    depth: int
+    inner_offset: int
+    size: int
+
+
+class Index:
+    """The view of one repository; safe to use from several threads."""
+
+    def __init__(self, directory: str, repository_id: bytes) -> None:
+        """Open the view; one of another repository or version is emptied."""
+        self._repository_id = repository_id
+        self._view = open_view(directory, (_META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE))
+        self._writing = self._view.writing
+        self._pending: list[Pack] = []
+        self._pending_count = 0
+        self._rows: OrderedDict[int, bytes] = OrderedDict()
+        self._rows_lock = threading.Lock()
+        with self._view.reading() as transaction:
+            meta = self._view.databases[_META]
+            known = bytes(transaction.get(b"version", b"", db=meta))
+            owner = bytes(transaction.get(b"repository", b"", db=meta))
+        if (known, owner) != (VERSION, repository_id):
+            self.reset()
+        self._numbers = self._load_numbers()
+
+    def reset(self) -> None:
+        """Empty the view."""
+        self._view.reset()
+        self._rows.clear()
+        self._numbers = {}
+
+        def begin(transaction: Any) -> None:
+            meta = self._view.databases[_META]
+            transaction.put(b"version", VERSION, db=meta)
+            transaction.put(b"repository", self._repository_id, db=meta)
+
+        self._view.write(begin)
+
+    def _load_numbers(self) -> dict[int, str]:
+        numbers: dict[int, str] = {}
+        with self._view.reading() as transaction:
+            for key, value in transaction.cursor(db=self._view.databases[_PACKS]):
+                numbers[_NUMBER.unpack(key)[0]] = bytes(value[:32]).hex()
+        return numbers
+
+    @property
+    def packs(self) -> dict[int, str]:
+        """Return pack number → pack id of every pack the view knows."""
+        return self._numbers
+
+    # -- keeping the view -------------------------------------------------------------------
+
+    def refresh(self, storage: Storage) -> list[Damaged]:
+        """Make the view agree with the packs that are there; return packs it cannot read."""
+        there = dict(list_ids(storage, "packs"))
+        sizes = self._sizes()
+        gone = [
+            number
+            for number, pack_id in self._numbers.items()
+            if there.get(pack_id) != sizes[number]
+        ]
+        if gone:
+            self._forget(gone)
+        known = set(self._numbers.values())
+        damaged: list[Damaged] = []
+        for pack_id in sorted(there.keys() - known):
+            try:
+                self.add(read_pack(storage, pack_id, there[pack_id], self._repository_id))
+            except Damaged as error:
+                damaged.append(error)
+        self.flush()
+        return damaged
+
+    def _sizes(self) -> dict[int, int]:
+        with self._view.reading() as transaction:
+            return {
+                _NUMBER.unpack(key)[0]: _PACK.unpack_from(value)[2]
+                for key, value in transaction.cursor(db=self._view.databases[_PACKS])
+            }
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        """Drop packs; their objects' places count as absent from then on."""
+
+        def change(transaction: Any) -> None:
+            for number in numbers:
+                key = _NUMBER.pack(number)
+                transaction.delete(key, db=self._view.databases[_PACKS])
+                pack_id = bytes.fromhex(self._numbers[number])
+                transaction.delete(pack_id, db=self._view.databases[_NUMBERS])
+            # What was complete may have stood on these packs.
+            transaction.drop(self._view.databases[_COMPLETE], delete=False)
+
+        with self._writing:
+            self._view.write(change)
+            self._numbers = self._load_numbers()
+            with self._rows_lock:
+                self._rows.clear()
+
+    def add(self, pack: Pack) -> list[Pack]:
+        """Take up a durable pack; return the packs that were written to the view with it."""
+        with self._writing:
+            self._pending.append(pack)
+            self._pending_count += sum(len(row.objects) // OBJECT.size for row in pack.rows)
+            return self._flush() if self._pending_count >= BATCH else []
+
+    def flush(self) -> list[Pack]:
+        """Write what is pending, durably; return those packs."""
+        with self._writing:
+            return self._flush()
+
+    def _flush(self) -> list[Pack]:
+        flushed = self._pending
+        if flushed:
+            added = self._view.write(self._insert)
+            self._numbers = {**self._numbers, **added}
+            self._pending = []
+            self._pending_count = 0
+        return flushed
+
+    def _insert(self, transaction: Any) -> dict[int, str]:
+        databases = self._view.databases
+        # Numbers are never given twice: places in packs that are gone keep theirs.
+        number = int.from_bytes(transaction.get(b"last", b"", db=databases[_META]), "little")
+        added: dict[int, str] = {}
+        places: list[tuple[bytes, bytes]] = []
+        for pack in self._pending:
+            raw_id = bytes.fromhex(pack.id)
+            if transaction.get(raw_id, db=databases[_NUMBERS]) is not None:
+                continue  # another process took it up meanwhile
+            number += 1
+            added[number] = pack.id
+            value = _PACK.pack(raw_id, pack.kind, pack.size) + b"".join(
+                [
+                    _ROW.pack(row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
+                    for row in pack.rows
+                ]
+            )
+            transaction.put(_NUMBER.pack(number), value, db=databases[_PACKS])
+            transaction.put(raw_id, _NUMBER.pack(number), db=databases[_NUMBERS])
+            places.extend(_places(number, pack.rows))
+        transaction.put(b"last", number.to_bytes(4, "little"), db=databases[_META])
+        live = self._numbers.keys() | added.keys()
+        # Sorted keys touch each page of the tree once.
+        places.sort()
+        objects = databases[_OBJECTS]
+        put = transaction.put
+        for key, place in places:
+            if not put(key, place, overwrite=False, db=objects):
+                old = bytes(transaction.get(key, db=objects))
+                put(key, _live(old, live) + place, db=objects)
+        return added
+
+    # -- asking the view --------------------------------------------------------------------
+
+    def present(self, ids: Sequence[bytes]) -> list[bool]:
+        """Return for each id whether some pack that is there holds it."""
+        numbers = self._numbers
+        found: list[bool] = []
+        with self._view.reading() as transaction:
+            get = transaction.get
+            objects = self._view.databases[_OBJECTS]
+            for object_id in ids:
+                value = get(object_id, db=objects)
+                if value is None:
+                    found.append(False)
+                elif int.from_bytes(value[:4], "little") in numbers:
+                    found.append(True)
+                else:
+                    found.append(bool(_live(bytes(value), numbers)))
+        return found
+
+    def find(self, object_id: bytes) -> list[Place]:
+        """Return every place of an object, least depth first; empty when there is none."""
+        with self._view.reading() as transaction:
+            value = bytes(transaction.get(object_id, b"", db=self._view.databases[_OBJECTS]))
+            places: list[Place] = []
+            for number, record, inner, size in _PLACE.iter_unpack(value):
+                row = self._row(transaction, number, record)
+                if row is not None:
+                    places.append(Place(self._numbers[number], record, *row, inner, size))
+        if len(places) > 1:
+            places.sort(key=lambda place: place.depth)
+        return places
+
+    def find_many(self, ids: Sequence[bytes]) -> list[Place | None]:
+        """Return one place for each id, of least depth, None where there is none."""
+        found: list[Place | None] = []
+        with self._view.reading() as transaction:
+            get = transaction.get
+            objects = self._view.databases[_OBJECTS]
+            for object_id in ids:
+                value = get(object_id, db=objects)
+                best: Place | None = None
+                if value is not None:
+                    for number, record, inner, size in _PLACE.iter_unpack(value):
+                        row = self._row(transaction, number, record)
+                        if row is not None and (best is None or row[4] < best.depth):
+                            best = Place(self._numbers[number], record, *row, inner, size)
+                found.append(best)
+        return found
+
+    def _row(
+        self, transaction: Any, number: int, record: int
+    ) -> tuple[int, int, int, int, int] | None:
+        """Return a record's (offset, stored size, raw size, codec, depth), None if gone."""
+        with self._rows_lock:
+            rows = self._rows.get(number)
+            if rows is not None:
+                self._rows.move_to_end(number)
+        if rows is None:
+            if number not in self._numbers:
+                return None
+            value = transaction.get(_NUMBER.pack(number), db=self._view.databases[_PACKS])
+            if value is None:
+                return None
+            rows = bytes(value)
+            with self._rows_lock:
+                self._rows[number] = rows
+                if len(self._rows) > _CACHED_PACKS:
+                    self._rows.popitem(last=False)
+        start = _PACK.size + record * _ROW.size
+        if start + _ROW.size > len(rows):
+            return None
+        offset, stored_size, raw_size, codec, depth = _ROW.unpack_from(rows, start)
+        return offset, stored_size, raw_size, codec, depth
+
+    def objects(self) -> int:
+        """Return the number of ids in the view, those of vanished packs included."""
+        with self._view.reading() as transaction:
+            count: int = transaction.stat(self._view.databases[_OBJECTS])["entries"]
+            return count
+
+    def size(self) -> int:
+        """Return the bytes that the view takes on disk."""
+        return self._view.size()
+
+    # -- snapshots found complete -----------------------------------------------------------
+
+    def is_complete(self, snapshot_id: str, generation: bytes) -> bool:
+        """Return whether all of a snapshot was found present under this generation."""
+        with self._view.reading() as transaction:
+            value = transaction.get(snapshot_id.encode(), db=self._view.databases[_COMPLETE])
+            return value is not None and bytes(value) == generation
+
+    def set_complete(self, snapshot_id: str, generation: bytes) -> None:
+        """Remember that all of a snapshot is present under this generation."""
+        with self._writing:
+            self._view.write(
+                lambda transaction: transaction.put(
+                    snapshot_id.encode(), generation, db=self._view.databases[_COMPLETE]
+                )
+            )
+
+    def close(self) -> None:
+        """Close the view; pending packs are found again from their footers."""
+        self._view.close()
+
+
+def _live(value: bytes, numbers: Container[int]) -> bytes:
+    """Leave out the places in packs that are gone: this is how they are swept out."""
+    return b"".join(
+        [
+            value[start : start + _PLACE.size]
+            for start in range(0, len(value), _PLACE.size)
+            if int.from_bytes(value[start : start + 4], "little") in numbers
+        ]
+    )
+
+
+def _places(number: int, rows: list[RecordRow]) -> Iterable[tuple[bytes, bytes]]:
+    """Yield (id, place) of every object of a pack."""
+    pack_place = _PLACE.pack
+    for record, row in enumerate(rows):
+        inner = 0
+        for object_id, size, _type in row.object_rows():
+            yield object_id, pack_place(number, record, inner, size)
+            inner += size

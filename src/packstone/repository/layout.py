@@ -1,0 +1,160 @@
+"""Names of what is stored, and the small objects that say how to read the rest.
+
+Implements docs/format.md §1, §3 and §8. Never touches packs. Invariant: nothing is read
+from a repository whose version, mode or features this program does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from packstone.codec.envelope import MAX_PAYLOAD, Kind, open_envelope, seal_envelope
+from packstone.errors import Damaged, ObjectMissing, RepositoryMissing, UnsupportedFormat
+from packstone.model import GIB, KIB, MIB
+from packstone.storage.base import Storage
+
+CONFIG, CONFIG_COPY, STATE = "config", "config.bak", "state"
+DIRECTORIES = ["tmp", "snapshots", "features", "keys", "history", "packs"] + [
+    f"packs/{first:02x}" for first in range(256)
+]
+CHUNKER = "filter-sip-1"
+MAX_ENVELOPE = MAX_PAYLOAD + 128
+KNOWN_FEATURES: frozenset[str] = frozenset()
+
+T = TypeVar("T")
+_ID_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """What `init` fixed for the life of a repository; sizes in bytes."""
+
+    created_ns: int
+    family: bytes
+    chunker: str = CHUNKER
+    average: int = 256 * KIB
+    pack_size: int = 64 * MIB
+    level: int = 3
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The generation, changed by every sweep, and the marker of a sweep under way."""
+
+    generation: bytes
+    sweep: bytes | None = None
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """What a program must know to read or write a repository that uses a feature."""
+
+    need: str
+
+
+def pack_name(pack_id: str) -> str:
+    """Return the stored name of a pack, given its id in hexadecimal."""
+    return f"packs/{pack_id[:2]}/{pack_id}"
+
+
+def snapshot_name(snapshot_id: str) -> str:
+    """Return the stored name of a snapshot, given its id in hexadecimal."""
+    return f"snapshots/{snapshot_id}"
+
+
+def list_ids(storage: Storage, prefix: str) -> Iterator[tuple[str, int]]:
+    """Yield (hexadecimal id, size) of the packs or snapshots that are there."""
+    for name, size in storage.list(prefix):
+        last = name.rpartition("/")[2]
+        if _ID_NAME.fullmatch(last):
+            yield last, size
+
+
+def check_parameters(average: int, pack_size: int, level: int) -> str:
+    """Return what is wrong with parameters of a repository, or an empty text."""
+    if not 4 * KIB <= average <= 8 * MIB or average & (average - 1):
+        return f"chunk size {average}: expected a power of two from 4 KiB to 8 MiB"
+    if not MIB <= pack_size <= GIB:
+        return f"pack size {pack_size}: expected 1 MiB to 1 GiB"
+    if not 1 <= level <= 19:
+        return f"level {level}: expected 1 to 19"
+    return ""
+
+
+def encode_config(config: Config, repository_id: bytes, salt: bytes) -> bytes:
+    """Return the bytes of `config` and `config.bak`."""
+    return seal_envelope(Kind.CONFIG, repository_id, salt, msgspec.msgpack.encode(config))
+
+
+def read_config(storage: Storage, warn: Callable[[str], None]) -> tuple[bytes, Config]:
+    """Return (repository id, config), from the copy when the first is damaged or missing.
+
+    Raises RepositoryMissing, Damaged when both copies are, UnsupportedFormat.
+    """
+    failures: list[Damaged | ObjectMissing] = []
+    for name in (CONFIG, CONFIG_COPY):
+        try:
+            envelope = open_envelope(storage.get(name, MAX_ENVELOPE), Kind.CONFIG, name, None)
+            config = decode_payload(envelope.payload, Config, name)
+        except (Damaged, ObjectMissing) as error:
+            failures.append(error)
+            continue
+        if failures:
+            warn(
+                f"{failures[0].message}; {CONFIG_COPY} is whole and was used. "
+                f"Copy {CONFIG_COPY} over {CONFIG}"
+            )
+        wrong = check_parameters(config.average, config.pack_size, config.level)
+        if wrong:
+            raise Damaged(f"{name}: {wrong}", name=name)
+        if config.chunker != CHUNKER:
+            raise UnsupportedFormat(f"{name}: chunker {config.chunker!r} is not known")
+        return envelope.repository_id, config
+    if all(isinstance(failure, ObjectMissing) for failure in failures):
+        raise RepositoryMissing(
+            f"there is no repository at {storage.url}",
+            hint=f"Create one with: packstone init {storage.url}",
+        )
+    raise Damaged(
+        f"config and config.bak are both unusable: {failures[0].message}; {failures[1].message}",
+        name=CONFIG,
+        hint="The packs are unaffected. Put back a copy of config",
+    )
+
+
+def decode_payload(payload: bytes, kind: type[T], name: str) -> T:
+    """Decode an envelope's MessagePack payload; raises Damaged."""
+    try:
+        return msgspec.msgpack.decode(payload, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Damaged(f"{name} does not decode: {error}", name=name) from error
+
+
+def encode_state(state: State, repository_id: bytes, salt: bytes) -> bytes:
+    """Return the bytes of `state`."""
+    return seal_envelope(Kind.STATE, repository_id, salt, msgspec.msgpack.encode(state))
+
+
+def read_state(storage: Storage, repository_id: bytes) -> State:
+    """Return the generation and sweep marker; raises ObjectMissing, Damaged."""
+    data = storage.get(STATE, MAX_ENVELOPE)
+    envelope = open_envelope(data, Kind.STATE, STATE, repository_id)
+    return decode_payload(envelope.payload, State, STATE)
+
+
+def check_features(storage: Storage, repository_id: bytes, *, writing: bool) -> None:
+    """Refuse a repository that uses what this program does not know."""
+    for name, _size in storage.list("features"):
+        feature_name = name.rpartition("/")[2]
+        if feature_name in KNOWN_FEATURES:
+            continue
+        data = storage.get(name, MAX_ENVELOPE)
+        envelope = open_envelope(data, Kind.FEATURE, name, repository_id)
+        need = decode_payload(envelope.payload, Feature, name).need
+        if need == "ignore" or (need == "write" and not writing):
+            continue
+        raise UnsupportedFormat(
+            f"the repository uses the feature {feature_name!r}, which this version does not know",
+            hint="Install a newer packstone",
+        )

@@ -1,0 +1,180 @@
+"""Read objects by id: find a place, read its record, decode, hash.
+
+Never returns bytes whose hash is not the id that was asked for. A place that the index has
+wrong leads to another place, or to a rebuild from the footers, not to an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from packstone.codec.compression import Compressor
+from packstone.codec.hashing import Hasher
+from packstone.errors import Damaged, ObjectMissing
+from packstone.model import MIB, Buffer, ObjectType
+from packstone.repository.index import Index, Place
+from packstone.repository.layout import pack_name
+from packstone.repository.packs import read_pack
+from packstone.storage.base import Storage
+
+_CACHE_SIZE = 32 * MIB  # of decoded records
+_RANGE_SIZE = 8 * MIB  # of one coalesced read
+_GAP = 64 * 1024  # reading over a gap this small is cheaper than a second read
+
+
+class ObjectReader:
+    """Read objects of one repository; safe to share between threads."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        index: Index,
+        hasher: Hasher,
+        repository_id: bytes,
+        codec: Compressor,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._storage = storage
+        self._index = index
+        self._hasher = hasher
+        self._repository_id = repository_id
+        self._codec = codec
+        self._warn = warn
+        self._cache: OrderedDict[tuple[str, int], Buffer] = OrderedDict()
+        self._cache_size = 0
+        self._lock = threading.Lock()
+        self._rebuilt = False
+
+    def get(self, kind: ObjectType, object_id: bytes) -> bytes:
+        """Return an object's bytes; raises Damaged or ObjectMissing when no place gives them."""
+        while True:
+            failure: Damaged | ObjectMissing | None = None
+            for place in self._index.find(object_id):
+                try:
+                    raw = self._record(place)
+                    data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
+                    self.verify(kind, object_id, data, place)
+                    return data
+                except (Damaged, ObjectMissing) as error:
+                    failure = failure or error
+            if not self._rebuild_if_wrong(object_id):
+                raise failure or ObjectMissing(
+                    f"{kind.name.lower()} {object_id.hex()[:12]}… is in no pack",
+                    hint="Run: packstone check",
+                )
+
+    def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
+        """Raise Damaged unless `data` hashes to `object_id`."""
+        found = self._hasher.id(kind, data)
+        if found != object_id:
+            raise Damaged(
+                f"pack {place.pack_id[:12]}… is damaged at byte {place.offset} (record "
+                f"{place.record}): hash {found.hex()[:12]}…, expected {object_id.hex()[:12]}…",
+                name=pack_name(place.pack_id),
+                offset=place.offset,
+                record=place.record,
+                expected=object_id.hex(),
+                found=found.hex(),
+                hint="Nothing was changed. Run: packstone check --read-data",
+            )
+
+    def _record(self, place: Place) -> Buffer:
+        """Return a decoded record, from the cache or the pack."""
+        key = (place.pack_id, place.record)
+        with self._lock:
+            raw = self._cache.get(key)
+            if raw is not None:
+                self._cache.move_to_end(key)
+                return raw
+        payload = self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
+        raw = self.decode(place, payload)
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = raw
+                self._cache_size += len(raw)
+                while self._cache_size > _CACHE_SIZE and len(self._cache) > 1:
+                    self._cache_size -= len(self._cache.popitem(last=False)[1])
+        return raw
+
+    def decode(self, place: Place, payload: Buffer) -> Buffer:
+        """Return the raw bytes of a record; raises Damaged with its place."""
+        try:
+            if len(payload) != place.stored_size:
+                raise Damaged(f"{len(payload)} bytes, expected {place.stored_size}")
+            return self._codec.decode(place.codec, payload, place.raw_size)
+        except Damaged as error:
+            raise Damaged(
+                f"pack {place.pack_id[:12]}… is damaged at byte {place.offset} (record "
+                f"{place.record}): {error.message}",
+                name=pack_name(place.pack_id),
+                offset=place.offset,
+                record=place.record,
+                hint="Nothing was changed. Run: packstone check --read-data",
+            ) from error
+
+    def ranges(self, places: Iterable[Place]) -> Iterator[list[Place]]:
+        """Group the places of one pack, ascending by offset, into ranges worth one read."""
+        group: list[Place] = []
+        for place in places:
+            if group and (
+                place.offset > group[-1].offset + group[-1].stored_size + _GAP
+                or place.offset + place.stored_size - group[0].offset > _RANGE_SIZE
+            ):
+                yield group
+                group = []
+            group.append(place)
+        if group:
+            yield group
+
+    def read_range(self, group: Sequence[Place]) -> Iterator[tuple[Place, memoryview]]:
+        """Read a range once and yield each record's place and stored bytes."""
+        start = group[0].offset
+        size = group[-1].offset + group[-1].stored_size - start
+        data = memoryview(self._storage.get_range(pack_name(group[0].pack_id), start, size))
+        for place in group:
+            at = place.offset - start
+            yield place, data[at : at + place.stored_size]
+
+    def _rebuild_if_wrong(self, object_id: bytes) -> bool:
+        """Bring the view up to date, or rebuild it where footers contradict it.
+
+        Returns whether looking again makes sense; at most once for each reader.
+        """
+        with self._lock:
+            if self._rebuilt:
+                return False
+            self._rebuilt = True
+        places = self._index.find(object_id)
+        if not places:
+            self._index.refresh(self._storage)
+            return bool(self._index.find(object_id))
+        if all(self._agrees(place, object_id) for place in places):
+            return False
+        self._warn("the index disagrees with the packs; it is rebuilt from their footers")
+        self._index.reset()
+        self._index.refresh(self._storage)
+        return True
+
+    def _agrees(self, place: Place, object_id: bytes) -> bool:
+        """Return whether the pack's own footer says what the view says of a place."""
+        try:
+            size = self._storage.size(pack_name(place.pack_id))
+            pack = read_pack(self._storage, place.pack_id, size, self._repository_id)
+        except (Damaged, ObjectMissing):
+            return True  # the pack is at fault, not the view
+        if place.record >= len(pack.rows):
+            return False
+        row = pack.rows[place.record]
+        inner = 0
+        for found_id, found_size, _type in row.object_rows():
+            if (found_id, inner, found_size) == (object_id, place.inner_offset, place.size):
+                return (row.offset, row.stored_size, row.raw_size, row.codec) == (
+                    place.offset,
+                    place.stored_size,
+                    place.raw_size,
+                    place.codec,
+                )
+            inner += found_size
+        return False

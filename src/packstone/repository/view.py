@@ -1,0 +1,225 @@
+"""The LMDB environment under the index: opening it safely, growing its map.
+
+Knows nothing of packs. LMDB maps its file, so a truncated or foreign file could end the
+process or give wrong values: it is looked at with plain reads before it is mapped, and
+anything unexpected means a new, empty environment (docs/format.md §1: deleting it loses
+nothing).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import lmdb
+
+from packstone.errors import StorageFull, StorageUnavailable
+from packstone.model import MIB
+
+T = TypeVar("T")
+
+_META = struct.Struct("<16xIIQQI92xQQ")  # of LMDB 0.9: header, magic, version, …, last page, txn
+_META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
+_FIRST_MAP = 64 * MIB
+
+
+def is_sound(path: str) -> bool:
+    """Return whether a data file is one of this engine and as long as its meta pages say."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            first = file.read(_META.size)
+            _magic, _version, _address, _map, page_size, *_ = _META.unpack(first)
+            if not 512 <= page_size <= 65536 or page_size & (page_size - 1):
+                return False
+            file.seek(page_size)
+            second = file.read(_META.size)
+            for meta in (first, second):
+                magic, version, _address, _map, found, last_page, _txn = _META.unpack(meta)
+                if (magic, version, found) != (_META_MAGIC, _META_VERSION, page_size):
+                    return False
+                if (last_page + 1) * page_size > size:
+                    return False
+    except (OSError, struct.error):
+        return False
+    return True
+
+
+# LMDB allows an environment to be open once in a process (its locks belong to the process),
+# so whoever opens the same directory again shares it. The only state of the module.
+_shared: dict[str, View] = {}
+_sharing = threading.Lock()
+
+
+def open_view(directory: str, databases: tuple[bytes, ...]) -> View:
+    """Open the view in a directory, or the one that this process has open there already."""
+    key = os.path.realpath(directory)
+    with _sharing:
+        view = _shared.get(key)
+        if view is None:
+            view = _shared[key] = View(key, databases)
+        view.users += 1
+        return view
+
+
+class _Reading:
+    """A read transaction as a context manager; a class, because it is entered for every look-up."""
+
+    __slots__ = ("_transaction", "_view")
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+
+    def __enter__(self) -> Any:
+        view = self._view
+        with view.gate:
+            view.readers += 1
+        try:
+            self._transaction = view.begin()
+        except BaseException:
+            self._leave()
+            raise
+        return self._transaction
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._transaction.abort()
+        self._leave()
+        if isinstance(error, lmdb.Error):
+            raise _failure(error, self._view.directory) from error
+
+    def _leave(self) -> None:
+        view = self._view
+        with view.gate:
+            view.readers -= 1
+            if view.waiting:
+                view.gate.notify_all()
+
+
+class View:
+    """One LMDB environment that several threads read and one at a time writes."""
+
+    def __init__(self, directory: str, databases: tuple[bytes, ...]) -> None:
+        """Open or create the environment; an unsound one is replaced by an empty one."""
+        self.directory = directory
+        self.users = 0
+        self.writing = threading.Lock()  # held by whoever prepares and makes a change
+        self._path = os.path.join(directory, "data.mdb")
+        self.gate = threading.Condition()  # readers leave before the map is moved
+        self.readers = 0
+        self.waiting = 0
+        self._names = databases
+        self.databases: dict[bytes, Any] = {}
+        self._open()
+
+    def _open(self) -> None:
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            exists = os.path.exists(self._path)
+            if exists and not is_sound(self._path):
+                self._remove()
+                exists = False
+            size = max(_FIRST_MAP, 2 * os.path.getsize(self._path)) if exists else _FIRST_MAP
+            self._environment = lmdb.open(
+                self.directory,
+                map_size=size,
+                max_dbs=len(self._names),
+                # Ids are random: reading ahead would fill memory with pages nobody asked for.
+                readahead=False,
+                mode=0o600,
+                max_spare_txns=8,
+            )
+            # Readers that were killed pin old pages and make the file grow.
+            self._environment.reader_check()
+            self.databases = {name: self._environment.open_db(name) for name in self._names}
+        except (lmdb.Error, OSError) as error:
+            raise _failure(error, self.directory) from error
+
+    def _remove(self) -> None:
+        for name in ("data.mdb", "lock.mdb"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.directory, name))
+
+    def reset(self) -> None:
+        """Replace everything by an empty environment."""
+        with self._alone():
+            self._environment.close()
+            try:
+                self._remove()
+            except OSError as error:
+                raise _failure(error, self.directory) from error
+            self._open()
+
+    def reading(self) -> _Reading:
+        """Hold a short read transaction; values are valid inside it only."""
+        return _Reading(self)
+
+    def write(self, change: Callable[[Any], T]) -> T:
+        """Run `change(transaction)` in one write transaction, again in a larger map if full."""
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    return change(transaction)
+            except lmdb.MapFullError:
+                self._resize(2 * self._environment.info()["map_size"])
+            except lmdb.MapResizedError:
+                self._resize(0)
+            except lmdb.Error as error:
+                raise _failure(error, self.directory) from error
+
+    def begin(self) -> Any:
+        """Begin a read transaction; the caller is counted among the readers."""
+        try:
+            return self._environment.begin(buffers=True)
+        except lmdb.MapResizedError:
+            # Another process has grown the map: ours follows, once nobody else reads in it.
+            self._resize(0, readers=1)
+            return self._environment.begin(buffers=True)
+        except lmdb.Error as error:
+            raise _failure(error, self.directory) from error
+
+    def _resize(self, size: int, readers: int = 0) -> None:
+        with self._alone(readers):
+            self._environment.set_mapsize(size)
+
+    @contextlib.contextmanager
+    def _alone(self, readers: int = 0) -> Iterator[None]:
+        """Keep readers out, but for those that wait for this very thing."""
+        with self.gate:
+            self.waiting += 1
+            self.gate.wait_for(lambda: self.readers <= readers)
+            self.waiting -= 1
+            yield
+
+    def size(self) -> int:
+        """Return the bytes that the environment takes on disk."""
+        try:
+            return os.stat(self._path).st_blocks * 512
+        except OSError:
+            return 0
+
+    def close(self) -> None:
+        """Close the environment when nobody else in this process uses it."""
+        with _sharing:
+            self.users -= 1
+            if self.users == 0:
+                _shared.pop(self.directory, None)
+                self._environment.close()
+
+
+def _failure(error: Exception, directory: str) -> StorageFull | StorageUnavailable:
+    """Say what an error of the index means; a full disk reaches us as an input/output error."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(directory).free < MIB:
+            return StorageFull(
+                f"no room for the index in {directory}: {error}",
+                hint="Nothing was committed. Free space, run again",
+            )
+    return StorageUnavailable(
+        f"the index in {directory} cannot be used: {error}",
+        hint=f"The packs are unaffected. Delete {directory}: it is rebuilt from them",
+    )

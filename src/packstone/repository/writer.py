@@ -1,0 +1,250 @@
+"""Add objects and commit a snapshot: the order of writes is here and nowhere else.
+
+Implements docs/format.md §7. Invariants: nothing counts as written before its encoded bytes
+were decoded and hashed again; the snapshot object is put after everything it needs is
+durable and under an unchanged generation, and withdrawn if the generation changed meanwhile.
+Any error leaves packs nobody refers to, never a snapshot.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from packstone.codec.compression import Compressor
+from packstone.codec.envelope import Kind, seal_envelope
+from packstone.codec.hashing import Hasher, checksum
+from packstone.errors import Damaged, GenerationChanged, ObjectMissing
+from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
+from packstone.repository.index import Index
+from packstone.repository.layout import read_state, snapshot_name
+from packstone.repository.packs import DATA, METADATA, OBJECT, Pack, PackWriter
+from packstone.repository.snapshots import encode_snapshot
+from packstone.storage.base import Storage
+
+RUN_SIZE = 128 * KIB  # of small objects that share a record
+_KEYS = struct.Struct("<QQ")
+_PACK_OF = {ObjectType.CHUNK: DATA, ObjectType.TREE: METADATA, ObjectType.CHUNK_LIST: METADATA}
+
+Small = tuple[bytes, ObjectType, Buffer]
+
+
+class ObjectWriter:
+    """One writing session; `put` and its kin may be called from several threads.
+
+    Ends with `commit` or `abandon`. Counts are of this session, sizes in bytes.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        index: Index,
+        hasher: Hasher,
+        repository_id: bytes,
+        *,
+        level: int,
+        pack_size: int,
+        random: Callable[[int], bytes],
+        dry_run: bool = False,
+    ) -> None:
+        self._storage = storage
+        self._index = index
+        self._hasher = hasher
+        self._repository_id = repository_id
+        self._codec = Compressor(level)
+        self._pack_size = pack_size
+        self._random = random
+        self._dry_run = dry_run
+        self._lock = threading.Lock()  # pending ids, runs, counts
+        self._pack_lock = threading.Lock()  # the open packs
+        self._known: set[bytes] = set()  # ids of this session that the view does not hold yet
+        self._runs: dict[int, list[Small]] = {DATA: [], METADATA: []}
+        self._run_sizes = {DATA: 0, METADATA: 0}
+        self._packs: dict[int, PackWriter] = {}
+        self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
+        self.generation = read_state(storage, repository_id).generation
+        self.chunks_new = 0
+        self.bytes_added = 0
+        self.bytes_stored = 0
+
+    # -- adding -----------------------------------------------------------------------------
+
+    def reserve(self, ids: Sequence[bytes]) -> list[bool]:
+        """Return for each id whether the caller must store it now.
+
+        An id is given out once; who got True and fails must abandon the session.
+        """
+        known = self._known
+        wanted = [False] * len(ids)
+        fresh: list[int] = []
+        with self._lock:
+            for position, object_id in enumerate(ids):
+                if object_id not in known:
+                    known.add(object_id)
+                    fresh.append(position)
+        if fresh:
+            present = self._index.present([ids[position] for position in fresh])
+            for position, there in zip(fresh, present, strict=True):
+                wanted[position] = not there
+            if any(present):
+                with self._lock:
+                    for position, there in zip(fresh, present, strict=True):
+                        if there:
+                            known.discard(ids[position])
+        return wanted
+
+    def put(self, kind: ObjectType, data: bytes) -> bytes:
+        """Store a metadata object unless it is there, and return its id."""
+        object_id = self._hasher.id(kind, data)
+        if object_id not in self.present and self.reserve((object_id,))[0]:
+            if len(data) >= SMALL_OBJECT:
+                row = OBJECT.pack(object_id, len(data), kind)
+                self._store(METADATA, data, [(object_id, kind, data)], row, b"")
+            else:
+                self.put_small(METADATA, [(object_id, kind, data)])
+        return object_id
+
+    def put_chunk(self, chunk_id: bytes, data: Buffer, keys: tuple[int, int]) -> None:
+        """Store one reserved chunk with the keys of its two cuts."""
+        small: Small = (chunk_id, ObjectType.CHUNK, data)
+        if len(data) < SMALL_OBJECT:
+            # A run outlives the caller's buffer.
+            self.put_small(DATA, [(chunk_id, ObjectType.CHUNK, bytes(data))])
+            return
+        row = OBJECT.pack(chunk_id, len(data), ObjectType.CHUNK)
+        self._store(DATA, data, [small], row, _KEYS.pack(*keys))
+
+    def put_small(self, kind: int, objects: Sequence[Small]) -> None:
+        """Store reserved small objects; they wait until a run is full."""
+        full: list[list[Small]] = []
+        with self._lock:
+            run, size = self._runs[kind], self._run_sizes[kind]
+            for small in objects:
+                run.append(small)
+                size += len(small[2])
+                if size >= RUN_SIZE:
+                    full.append(run)
+                    run, size = [], 0
+            self._runs[kind], self._run_sizes[kind] = run, size
+        for run in full:
+            self._store_run(kind, run)
+
+    def _store_run(self, kind: int, run: list[Small]) -> None:
+        raw = b"".join([small[2] for small in run])
+        rows = b"".join([OBJECT.pack(small[0], len(small[2]), small[1]) for small in run])
+        self._store(kind, raw, run, rows, b"")
+
+    def _store(
+        self, kind: int, raw: Buffer, objects: Sequence[Small], rows: bytes, keys: bytes
+    ) -> None:
+        """Encode a record, decode and hash it again, and hand it to the open pack."""
+        codec, payload = self._codec.encode(raw)
+        self._verify(codec, payload, len(raw), objects)
+        full: PackWriter | None = None
+        if not self._dry_run:
+            with self._pack_lock:
+                pack = self._packs.get(kind)
+                if pack is None:
+                    pack = self._packs[kind] = PackWriter(
+                        self._storage, kind, self._repository_id, self._random(32)
+                    )
+                pack.add(payload, len(raw), codec, rows, keys)
+                if pack.size >= self._pack_size:
+                    full = self._packs.pop(kind)
+        with self._lock:
+            self.bytes_added += len(raw)
+            if kind == DATA:
+                self.chunks_new += len(objects)
+            if self._dry_run:
+                self.bytes_stored += len(payload)
+        if full is not None:
+            self._finish(full)
+
+    def _verify(self, codec: int, payload: Buffer, raw_size: int, objects: Sequence[Small]) -> None:
+        """Decode what is about to be written and compare every object with its id."""
+        raw = memoryview(self._codec.decode(codec, payload, raw_size))
+        position = 0
+        for object_id, kind, data in objects:
+            end = position + len(data)
+            found = self._hasher.id(kind, raw[position:end])
+            if found != object_id:
+                raise Damaged(
+                    f"an encoded record does not decode to what was encoded: hash "
+                    f"{found.hex()[:12]}…, expected {object_id.hex()[:12]}…",
+                    expected=object_id.hex(),
+                    found=found.hex(),
+                    hint="Nothing was committed. This points at memory or processor: test them",
+                )
+            position = end
+
+    def _finish(self, writer: PackWriter) -> None:
+        """Make a pack durable, then let the view know it."""
+        try:
+            pack = writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
+        with self._lock:
+            self.bytes_stored += pack.size
+        self._forget_known(self._index.add(pack))
+
+    def _forget_known(self, packs: Iterable[Pack]) -> None:
+        """Drop ids that the view holds by now: memory does not grow with the snapshot."""
+        for pack in packs:
+            ids = [row[0] for record in pack.rows for row in record.object_rows()]
+            with self._lock:
+                self._known.difference_update(ids)
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Make everything that was put durable, and the view agree with it."""
+        for kind, run in self._runs.items():
+            self._runs[kind], self._run_sizes[kind] = [], 0
+            if run:
+                self._store_run(kind, run)
+        while self._packs:
+            self._finish(self._packs.popitem()[1])
+        self._forget_known(self._index.flush())
+
+    def commit(self, snapshot: Snapshot) -> str:
+        """Finish, then put the snapshot object: the one commit point. Return its id.
+
+        Raises GenerationChanged when a sweep ran meanwhile: the snapshot is withdrawn.
+        """
+        self.finish()
+        if not self._index.present([snapshot.tree])[0]:
+            raise ObjectMissing(
+                f"the snapshot's root {snapshot.tree.hex()[:12]}… is in no pack",
+                hint="Nothing was committed. Run: packstone check",
+            )
+        self._check_generation()
+        data = seal_envelope(
+            Kind.SNAPSHOT, self._repository_id, self._random(32), encode_snapshot(snapshot)
+        )
+        snapshot_id = checksum(data).hex()
+        self._storage.put(snapshot_name(snapshot_id), data)
+        try:
+            self._check_generation()
+        except BaseException:
+            self._storage.delete(snapshot_name(snapshot_id))
+            raise
+        self._index.set_complete(snapshot_id, self.generation)
+        return snapshot_id
+
+    def _check_generation(self) -> None:
+        found = read_state(self._storage, self._repository_id).generation
+        if found != self.generation:
+            raise GenerationChanged(
+                f"a sweep ran while this snapshot was taken: generation {found.hex()[:12]}…, "
+                f"expected {self.generation.hex()[:12]}…",
+                hint="Nothing was committed. Run the same command again",
+            )
+
+    def abandon(self) -> None:
+        """Drop packs that are not durable yet; never raises."""
+        with self._pack_lock:
+            for writer in self._packs.values():
+                writer.abandon()
+            self._packs.clear()
