@@ -1,0 +1,179 @@
+"""Verify a repository: packs, index, trees, chunks, and with data every object.
+
+Reads only, and goes on after every finding; each names the pack, snapshots and files it
+hits. Memory grows with the number of directories, not with chunks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+from packstone.codec.compression import Compressor
+from packstone.errors import Damaged, ObjectMissing
+from packstone.model import Entry, ObjectType
+from packstone.operations.check_packs import PackReport, check_pack
+from packstone.operations.results import CheckResult, Finding, ProgressFunction, Ticker
+from packstone.operations.storing import Workers
+from packstone.repository.contents import iter_content
+from packstone.repository.layout import list_ids
+from packstone.repository.repository import ObjectRepository
+from packstone.repository.snapshots import SnapshotRow, list_snapshots
+from packstone.repository.trees import check_entry, iter_entries
+
+_ASKED = 10_000  # ids looked up together
+
+
+class _Checker:
+    def __init__(
+        self,
+        repository: ObjectRepository,
+        *,
+        read_data: bool,
+        threads: int,
+        progress: ProgressFunction | None,
+    ) -> None:
+        self.result = CheckResult()
+        self._repository = repository
+        self._read_data = read_data
+        self._threads = threads
+        self._tick = Ticker(progress)
+        self._bad: dict[bytes, str] = {}  # object id → pack it is damaged in
+
+    def packs(self) -> None:
+        """Check every pack that is there, and that the view knows no others."""
+        repository = self._repository
+        packs = sorted(list_ids(repository.storage, "packs"))
+        total = sum(size for _, size in packs)
+        codec = Compressor(repository.config.level)
+        workers = Workers(self._threads)
+        waiting: deque[Future[PackReport]] = deque()
+
+        def take() -> None:
+            report = waiting.popleft().result()
+            result = self.result
+            result.packs_checked += 1
+            result.bytes_read += report.bytes_read
+            result.objects_checked += report.object_count
+            result.errors += report.findings
+            self._bad.update(dict.fromkeys(report.bad_ids, report.pack_id))
+            self._tick(
+                result.packs_checked, result.bytes_read, files_total=len(packs), bytes_total=total
+            )
+
+        try:
+            for pack_id, size in packs:
+                waiting.append(
+                    workers.submit(
+                        lambda pack_id=pack_id, size=size: check_pack(
+                            repository, codec, pack_id, size, read_data=self._read_data
+                        )
+                    )
+                )
+                while waiting and waiting[0].done():
+                    take()
+            while waiting:
+                take()
+        finally:
+            workers.close()
+        gone = set(repository.index.packs.values()) - {pack_id for pack_id, _ in packs}
+        for pack_id in sorted(gone):
+            text = f"the index knows pack {pack_id[:12]}…, which is gone"
+            self.result.errors.append(Finding("index", text, pack_id))
+
+    def snapshots(self) -> None:
+        """Check that every snapshot's trees are sound and every chunk they name is there."""
+        repository = self._repository
+        rows, damaged = list_snapshots(repository.storage, repository.repository_id)
+        for error in damaged:
+            self.result.errors.append(Finding("snapshot", error.message))
+        sound: set[bytes] = set()  # directories of snapshots without any finding
+        for row in rows:
+            self.result.snapshots_checked += 1
+            before = len(self.result.errors)
+            found = self._snapshot(row, sound)
+            # What hits one snapshot must be named for every other that it hits.
+            if len(self.result.errors) == before:
+                sound |= found
+
+    def _snapshot(self, row: SnapshotRow, sound: set[bytes]) -> set[bytes]:
+        """Walk one snapshot, leaving out sound directories; return those it walked."""
+        get = self._repository.reader.get
+        asked: list[tuple[bytes, bytes]] = []
+        walked: set[bytes] = set()
+        stack: list[tuple[bytes, Iterator[Entry]]] = []
+
+        def enter(tree_id: bytes, where: bytes) -> None:
+            if tree_id not in sound and tree_id not in walked:
+                walked.add(tree_id)
+                stack.append((where, iter_entries(get, tree_id)))
+
+        enter(row.snapshot.tree, b"")
+        while stack:
+            where, entries = stack[-1]
+            path = where
+            try:
+                entry = next(entries, None)
+                if entry is None:
+                    stack.pop()
+                    continue
+                path = where + b"/" + entry.name
+                check_entry(entry)
+                if entry.mode & 0o170000 == 0o040000:
+                    if isinstance(entry.content, bytes):
+                        enter(entry.content, path)
+                elif entry.mode & 0o170000 == 0o100000:
+                    asked += [(item[0], path) for item in iter_content(get, entry) if item[0]]
+            except (Damaged, ObjectMissing) as error:
+                if path == where:
+                    stack.pop()  # the directory itself can give no more entries
+                finding = Finding("tree", error.message, None, (row.id,), (path or b"/",))
+                self.result.errors.append(finding)
+            if len(asked) >= _ASKED:
+                self._ask(asked, row.id)
+        self._ask(asked, row.id)
+        return walked
+
+    def _ask(self, asked: list[tuple[bytes, bytes]], snapshot_id: str) -> None:
+        """Look chunks up and name the files of those that are missing or unusable."""
+        present = self._repository.index.present([chunk_id for chunk_id, _ in asked])
+        unusable: dict[bytes, set[bytes]] = {}
+        for (chunk_id, path), there in zip(asked, present, strict=True):
+            if not there or chunk_id in self._bad:
+                unusable.setdefault(chunk_id, set()).add(path)
+        asked.clear()
+        for chunk_id, paths in unusable.items():
+            pack = self._bad.get(chunk_id)
+            if pack is not None and self._whole_elsewhere(chunk_id):
+                continue
+            text = f"chunk {chunk_id.hex()[:12]}… is {'damaged' if pack else 'in no pack'}"
+            self.result.errors.append(
+                Finding("chunk", text, pack, (snapshot_id,), tuple(sorted(paths)))
+            )
+
+    def _whole_elsewhere(self, chunk_id: bytes) -> bool:
+        try:
+            self._repository.reader.get(ObjectType.CHUNK, chunk_id)
+        except (Damaged, ObjectMissing):
+            return False
+        return True
+
+
+def check_repository(
+    repository: ObjectRepository,
+    *,
+    read_data: bool = False,
+    threads: int = 1,
+    progress: ProgressFunction | None = None,
+) -> CheckResult:
+    """Check everything; see CheckResult. Raises StorageError when a listing fails."""
+    started = time.monotonic()
+    checker = _Checker(repository, read_data=read_data, threads=threads, progress=progress)
+    checker.packs()
+    checker.snapshots()
+    result = checker.result
+    result.warnings = list(repository.warnings)
+    result.seconds = time.monotonic() - started
+    return result

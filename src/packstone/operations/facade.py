@@ -1,0 +1,217 @@
+"""The Python API: one object with the verbs, usable without the command line.
+
+Translates what callers may pass (text or bytes, paths) and nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from packstone.model import KIB, MIB
+from packstone.operations import browse, check, restore, snapshot
+from packstone.operations.options import RestoreOptions, SnapshotOptions
+from packstone.operations.results import (
+    CheckResult,
+    ListedEntry,
+    ProgressFunction,
+    RestoreResult,
+    SnapshotResult,
+)
+from packstone.repository import repository as objects
+from packstone.repository.snapshots import SnapshotRow, resolve, select
+
+AnyPath = str | bytes | Path
+
+
+def init(
+    location: str | Path,
+    *,
+    chunk_size: int = 256 * KIB,
+    pack_size: int = 64 * MIB,
+    level: int = 3,
+    index_dir: str | Path | None = None,
+) -> Repository:
+    """Create a plain repository in a new or empty directory and open it.
+
+    Sizes in bytes: `chunk_size`, the average, is a power of two from 4 KiB to 8 MiB,
+    `pack_size` the target of packs from 1 MiB to 1 GiB; `level` is zstd's, 1 to 19. The
+    index goes to `index_dir` if given. Raises UsageError, StorageError.
+    """
+    directory = None if index_dir is None else os.fspath(index_dir)
+    objects.init(
+        os.fspath(location),
+        average=chunk_size,
+        pack_size=pack_size,
+        level=level,
+        index_dir=directory,
+    )
+    return Repository(location)
+
+
+def open(
+    location: str | Path, *, index_dir: str | Path | None = None, threads: int | None = None
+) -> Repository:
+    """Open a repository.
+
+    `threads` is the number of worker threads, by default one for each processor available.
+    Raises RepositoryMissing, RepositoryLocked, UnsupportedFormat, Damaged, StorageError.
+    """
+    return Repository(location, index_dir=index_dir, threads=threads)
+
+
+class Repository:
+    """An open repository, under a shared lock until it is closed; a context manager.
+
+    `warnings` lists what should be known though it stopped nothing.
+    """
+
+    def __init__(
+        self,
+        location: str | Path,
+        *,
+        index_dir: str | Path | None = None,
+        threads: int | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._objects = objects.ObjectRepository(
+            os.fspath(location), index_dir=None if index_dir is None else os.fspath(index_dir)
+        )
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._clock = clock
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock and the index."""
+        self._objects.close()
+
+    @property
+    def id(self) -> str:
+        """The repository's id, 32 hexadecimal digits."""
+        return self._objects.repository_id.hex()
+
+    @property
+    def location(self) -> str:
+        """Where the repository is."""
+        return self._objects.storage.url
+
+    @property
+    def warnings(self) -> list[str]:
+        """What should be known though it stopped nothing."""
+        return self._objects.warnings
+
+    def snapshot(self, paths: Sequence[AnyPath], **options: Any) -> SnapshotResult:
+        """Take a snapshot of files and directories; keywords as in SnapshotOptions.
+
+        Files that cannot be read are named in the result's `errors`; everything else is
+        stored. Raises UsageError, StorageError, Damaged: then nothing was committed.
+        """
+        sources = [os.fsencode(path) for path in paths]
+        return snapshot.take_snapshot(self._objects, sources, self._snapshot_options(options))
+
+    def snapshot_stream(
+        self, stream: BinaryIO, name: str | bytes, **options: Any
+    ) -> SnapshotResult:
+        """Take a snapshot of one file, `name`, whose bytes come from a stream until its end."""
+        return snapshot.take_stream(
+            self._objects, stream, os.fsencode(name), self._snapshot_options(options)
+        )
+
+    def snapshot_command(
+        self, argv: Sequence[str], name: str | bytes, **options: Any
+    ) -> SnapshotResult:
+        """Take a snapshot of what a command prints, under `name`.
+
+        Raises CommandFailed when it does not exit with 0: then nothing was committed.
+        """
+        return snapshot.take_command(
+            self._objects, argv, os.fsencode(name), self._snapshot_options(options)
+        )
+
+    def _snapshot_options(self, options: dict[str, Any]) -> SnapshotOptions:
+        return SnapshotOptions(threads=self._threads, clock=self._clock, **options)
+
+    def snapshots(
+        self, *, host: str | None = None, paths: Sequence[AnyPath] = (), tags: Sequence[str] = ()
+    ) -> list[SnapshotRow]:
+        """Return the snapshots of a host, holding all paths, with all tags; oldest first."""
+        wanted = [os.fsencode(path) for path in paths]
+        return select(self._objects.snapshots(), host=host, paths=wanted, tags=tags)
+
+    def find_snapshot(
+        self,
+        spec: str,
+        *,
+        host: str | None = None,
+        path: AnyPath | None = None,
+        tag: str | None = None,
+    ) -> SnapshotRow:
+        """Return the snapshot that an id prefix, `latest` or `latest~N` names.
+
+        Raises UsageError when there is none or several.
+        """
+        rows = self.snapshots(
+            host=host, paths=() if path is None else (path,), tags=() if tag is None else (tag,)
+        )
+        return resolve(spec, rows)
+
+    def ls(
+        self, snapshot: str, path: str | bytes = b"", *, recursive: bool = False
+    ) -> Iterator[ListedEntry]:
+        """Yield the entries of a directory of a snapshot, or one file; names ascending."""
+        row = self.find_snapshot(snapshot)
+        return browse.list_entries(
+            self._objects.reader, row.snapshot, os.fsencode(path), recursive=recursive
+        )
+
+    def open_file(self, snapshot: str, path: str | bytes) -> io.BufferedReader:
+        """Open a file of a snapshot for reading; seekable, reads only what is asked for.
+
+        Raises UsageError when there is no such file; reading raises Damaged, ObjectMissing.
+        """
+        row = self.find_snapshot(snapshot)
+        entry = browse.find_path(self._objects.reader, row.snapshot, os.fsencode(path))
+        if entry is None:
+            raise IsADirectoryError("the root of a snapshot is a directory")
+        return browse.open_stored(self._objects.reader, entry)
+
+    def restore(
+        self, snapshot: str, target: AnyPath, *, path: str | bytes = b"", **options: Any
+    ) -> RestoreResult:
+        """Restore a snapshot, or what stands at `path` in it, below `target`.
+
+        Keywords as in RestoreOptions. Files that cannot be written or whose chunks are
+        damaged are named in the result's `errors`; nothing damaged is written as good.
+        Raises UsageError (a target that is not empty without `overwrite`), StorageError.
+        """
+        row = self.find_snapshot(snapshot)
+        return restore.restore_snapshot(
+            self._objects,
+            row,
+            os.fsencode(target),
+            os.fsencode(path),
+            RestoreOptions(threads=self._threads, **options),
+        )
+
+    def check(
+        self, *, read_data: bool = False, progress: ProgressFunction | None = None
+    ) -> CheckResult:
+        """Verify names, footers, index, trees and chunks; with `read_data` every object."""
+        return check.check_repository(
+            self._objects, read_data=read_data, threads=self._threads, progress=progress
+        )

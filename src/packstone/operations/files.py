@@ -1,0 +1,351 @@
+"""Read source files and store their content: small ones in batches, long ones in spans.
+
+Knows files by directory and name, never paths to open. Errors of a source file become
+problems; errors of the repository pass through and end the snapshot. Invariant: a file whose
+size or times moved while it was read is read again twice, then kept with the flag CHANGED.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from packstone.filesystem import _scan
+from packstone.filesystem.metadata import read_xattrs_of, stat_of
+from packstone.filesystem.reading import extents, open_regular, read_into
+from packstone.filesystem.walk import OpenDirectory
+from packstone.model import MIB, Entry, Extras, Flag, Problem, Stat
+from packstone.operations.parent import Parent
+from packstone.operations.storing import ChunkStore, drain
+from packstone.repository.contents import ContentWriter
+
+SMALL_FILE = MIB  # up to this a file is read in a batch
+_BATCH_SIZE = MIB
+_BATCH_FILES = 256
+_BATCH_DIRECTORIES = 32  # descriptors that a batch keeps open
+_LONG_FILES = 16  # of which descriptors are kept until they are whole
+_RETRIES = 2
+
+
+def entry_of(
+    name: bytes,
+    stat: Any,
+    size: int,
+    content: Any,
+    *,
+    flags: int = 0,
+    link: bytes = b"",
+    xattrs: list[tuple[bytes, bytes]] | None = None,
+) -> Entry:
+    """Build an entry from what lstat said (the fields of model.Stat, in order)."""
+    extras = None
+    if flags or link or xattrs:
+        extras = Extras(flags, link, xattrs or [])
+    return Entry(name, stat[0], stat[1], stat[2], size, stat[4], stat[5], stat[6], content, extras)
+
+
+class PendingFile:
+    """A file whose content is being stored; `resolve` gives its entry, None if it vanished."""
+
+    __slots__ = ("_entry", "_resolve", "link", "old")
+
+    def __init__(self, link: bytes, old: Entry | None) -> None:
+        self.link = link
+        self.old = old
+        self._entry: Entry | None = None
+        self._resolve: Callable[[], Entry | None] | None = None
+
+    def set(self, entry: Entry | None) -> None:
+        """Give the finished entry."""
+        self._entry = entry
+        self._resolve = None
+
+    def when(self, resolve: Callable[[], Entry | None]) -> None:
+        """Say how to wait for the entry."""
+        self._resolve = resolve
+
+    def resolve(self) -> Entry | None:
+        """Wait for the entry."""
+        if self._resolve is not None:
+            resolve = self._resolve
+            self._resolve = None
+            self._entry = resolve()
+        return self._entry
+
+
+class _Batch:
+    __slots__ = ("directories", "files", "future", "size")
+
+    def __init__(self) -> None:
+        self.files: list[tuple[OpenDirectory, bytes, Any, Entry | None, PendingFile]] = []
+        self.directories: set[int] = set()
+        self.size = 0
+        self.future: Future[list[Entry | None]] | None = None
+
+
+class FileReader:
+    """Store the content of files through a ChunkStore; used by one thread, works on many.
+
+    `problems` names source files that could not be read or changed meanwhile.
+    """
+
+    def __init__(
+        self,
+        store: ChunkStore,
+        parent: Parent,
+        problems: list[Problem],
+        report: Callable[[OpenDirectory], None],
+    ) -> None:
+        self._store = store
+        self._parent = parent
+        self._problems = problems
+        self._report = report
+        self._batch = _Batch()
+        self._long: deque[PendingFile] = deque()
+        self._put = store.writer.put
+        self._lock = threading.Lock()
+        self.bytes_read = 0
+
+    def read(
+        self, directory: OpenDirectory, name: bytes, stat: Any, old: Entry | None, link: bytes
+    ) -> PendingFile:
+        """Begin to store one regular file; `old` is the parent's entry of that name."""
+        pending = PendingFile(link, old)
+        size = stat[3]
+        if size > SMALL_FILE:
+            self._read_long(directory, name, stat, old, pending)
+            return pending
+        batch = self._batch
+        if id(directory) not in batch.directories:
+            batch.directories.add(id(directory))
+        directory.acquire()
+        batch.files.append((directory, name, stat, old, pending))
+        batch.size += size
+        pending.when(lambda: self._resolve_batch(batch, pending))
+        if (
+            batch.size >= _BATCH_SIZE
+            or len(batch.files) >= _BATCH_FILES
+            or len(batch.directories) >= _BATCH_DIRECTORIES
+        ):
+            self._submit(batch)
+        return pending
+
+    def _submit(self, batch: _Batch) -> None:
+        if batch is self._batch:
+            self._batch = _Batch()
+        batch.future = self._store.workers.submit(self._store_batch, batch)
+
+    def _resolve_batch(self, batch: _Batch, pending: PendingFile) -> Entry | None:
+        if batch.future is None:
+            self._submit(batch)
+        assert batch.future is not None
+        entries = batch.future.result()
+        result: Entry | None = None
+        # Every file of the batch gets its entry at the first question.
+        for file, entry in zip(batch.files, entries, strict=True):
+            if file[4] is pending:
+                result = entry
+            else:
+                file[4].set(entry)
+        batch.files.clear()
+        entries.clear()
+        return result
+
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self.bytes_read += size
+
+    # -- on a worker ------------------------------------------------------------------------
+
+    def _store_batch(self, batch: _Batch) -> list[Entry | None]:
+        files = batch.files
+        try:
+            results: list[Any] = _scan.read_files(
+                [(file[0].fd, file[1], file[2][3]) for file in files], SMALL_FILE + 1
+            )
+            for at, result in enumerate(results):
+                retries = 0
+                while type(result) is not int and not _is_stable(result) and retries < _RETRIES:
+                    file = files[at]
+                    result = _scan.read_files(
+                        [(file[0].fd, file[1], result[0][3])], SMALL_FILE + 1
+                    )[0]
+                    results[at] = result
+                    retries += 1
+        finally:
+            for file in files:
+                file[0].release()
+        return self._store_read(files, results)
+
+    def _store_read(self, files: list[Any], results: list[Any]) -> list[Entry | None]:
+        """Store what was read; whole small files in one look-up, longer ones cut."""
+        store = self._store
+        minimum = store.chunker.minimum
+        chunk_id = store.chunk_id
+        contents: list[Any] = [b""] * len(files)
+        single: list[int] = []
+        ids: list[bytes] = []
+        for at, result in enumerate(results):
+            if type(result) is int or not result[1]:
+                continue
+            data = result[1]
+            if len(data) <= minimum:
+                found = chunk_id(data)
+                contents[at] = found
+                old = files[at][3]
+                if old is not None and old.content == found and self._parent.is_known(found):
+                    continue
+                single.append(at)
+                ids.append(found)
+            else:
+                ends = store.chunker.cut(data, 0, len(data), True)
+                known = self._parent.known_chunks(files[at][3])
+                content = ContentWriter(self._put)
+                for row in store.store(data, 0, ends, 0, len(data), known):
+                    content.add(*row)
+                contents[at] = content.finish()
+        if ids:
+            store.store_whole(ids, [results[at][1] for at in single])
+        self._count(sum([len(result[1]) for result in results if type(result) is not int]))
+        return [
+            self._finish(file, result, content)
+            for file, result, content in zip(files, results, contents, strict=True)
+        ]
+
+    def _finish(self, file: Any, result: Any, content: Any) -> Entry | None:
+        directory, name, stat, _old, pending = file
+        if type(result) is int:
+            return self._unreadable(directory, name, stat, pending.link, result)
+        found, data, _stable, xattrs = result
+        flags = 0
+        if not _is_stable(result):
+            flags = Flag.CHANGED
+            self._changed(directory, name)
+        return entry_of(
+            name, found, len(data), content, flags=flags, link=pending.link, xattrs=xattrs
+        )
+
+    def _changed(self, directory: OpenDirectory, name: bytes) -> None:
+        path = os.path.join(directory.path, name)
+        self._problems.append(
+            Problem(path, "changed while it was read; stored as it was read last")
+        )
+
+    def _unreadable(
+        self, directory: OpenDirectory, name: bytes, stat: Any, link: bytes, number: int
+    ) -> Entry | None:
+        path = os.path.join(directory.path, name)
+        if number == errno.ENOENT:
+            self._problems.append(Problem(path, "vanished before it could be read"))
+            return None
+        self._problems.append(Problem(path, f"cannot be read: {os.strerror(number)}"))
+        return entry_of(name, stat, stat[3], None, flags=Flag.UNREADABLE, link=link)
+
+    # -- long files -------------------------------------------------------------------------
+
+    def _read_long(
+        self,
+        directory: OpenDirectory,
+        name: bytes,
+        stat: Any,
+        old: Entry | None,
+        pending: PendingFile,
+    ) -> None:
+        try:
+            fd = open_regular(directory.fd, name)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            pending.set(self._unreadable(directory, name, stat, pending.link, number))
+            return
+        known = self._parent.known_chunks(old)
+        directory.acquire()
+        try:
+            attempt = self._begin(directory, fd, known)
+        except OSError as error:
+            os.close(fd)
+            directory.release()
+            number = error.errno or errno.EIO
+            pending.set(self._unreadable(directory, name, stat, pending.link, number))
+            return
+        pending.when(lambda: self._finish_long(directory, name, stat, fd, attempt, known, pending))
+        self._long.append(pending)
+        if len(self._long) > _LONG_FILES:
+            self._long.popleft().resolve()
+
+    def _begin(
+        self, directory: OpenDirectory, fd: int, known: frozenset[bytes]
+    ) -> tuple[Stat, ContentWriter, deque[Future[list[tuple[bytes, int]]]]]:
+        """Read and cut a file as it is now; its last spans may still be on the workers."""
+        before = stat_of(os.fstat(fd))
+        content = ContentWriter(self._put)
+        spans: deque[Future[list[tuple[bytes, int]]]] = deque()
+        for extent in extents(fd, before):
+            if extent.hole:
+                drain(content, spans, wait=True)
+                content.add_hole(extent.size)
+                continue
+            offset, end = extent.offset, extent.offset + extent.size
+
+            def read(view: memoryview, end: int = end) -> int:
+                nonlocal offset
+                count = read_into(fd, view[: end - offset], offset)
+                offset += count
+                self._count(count)
+                self._report(directory)
+                return count
+
+            self._store.store_run(content, spans, read, known)
+        return before, content, spans
+
+    def _finish_long(
+        self,
+        directory: OpenDirectory,
+        name: bytes,
+        stat: Any,
+        fd: int,
+        attempt: Any,
+        known: frozenset[bytes],
+        pending: PendingFile,
+    ) -> Entry | None:
+        try:
+            for retry in range(_RETRIES + 1):
+                before, content, spans = attempt
+                drain(content, spans, wait=True)
+                flags = 0
+                after = stat_of(os.fstat(fd))
+                if before[:7] == after[:7] and content.size == before.size:
+                    break
+                flags = Flag.CHANGED
+                if retry < _RETRIES:
+                    attempt = self._begin(directory, fd, known)
+            if flags:
+                self._changed(directory, name)
+            return entry_of(
+                name,
+                before,
+                content.size,
+                content.finish(),
+                flags=flags,
+                link=pending.link,
+                xattrs=read_xattrs_of(fd),
+            )
+        except OSError as error:
+            number = error.errno or errno.EIO
+            return self._unreadable(directory, name, stat, pending.link, number)
+        finally:
+            os.close(fd)
+            directory.release()
+
+
+def _is_stable(result: Any) -> bool:
+    """Return whether a file kept still while it was read.
+
+    Files of /proc and /sys state size 0 and have content: not a change.
+    """
+    stat, _data, stable, _xattrs = result
+    return bool(stable) or stat[3] == 0

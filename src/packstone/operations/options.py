@@ -1,0 +1,48 @@
+"""What can be asked of the verbs; sizes in bytes, times in nanoseconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from packstone.filesystem.ignore import Rules
+from packstone.operations.results import ProgressFunction
+
+
+@dataclass(slots=True, kw_only=True)
+class SnapshotOptions:
+    """What a snapshot is to be called and how sources are looked at."""
+
+    tags: Sequence[str] = ()
+    host: str | None = None
+    time_ns: int | None = None
+    rules: Rules = field(default_factory=Rules)
+    read_all: bool = False
+    ignore_inode: bool = False
+    parent: str | None = None
+    level: int | None = None
+    dry_run: bool = False
+    skip_if_unchanged: bool = False
+    threads: int = 1
+    progress: ProgressFunction | None = None
+    clock: Callable[[], int] = time.time_ns
+
+
+@dataclass(slots=True, kw_only=True)
+class RestoreOptions:
+    """What of a snapshot is restored, and what happens to files that are there already.
+
+    `include` and `exclude` are gitignore-style patterns on stored paths. `overwrite` is None
+    (the target must be empty), "changed", "never" or "always".
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    overwrite: str | None = None
+    dry_run: bool = False
+    verify: bool = False
+    sparse: bool = False
+    owner: bool = True
+    threads: int = 1
+    progress: ProgressFunction | None = None

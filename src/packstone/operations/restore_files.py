@@ -1,0 +1,243 @@
+"""Contents of files to restore: wanted chunk by chunk, fetched pack by pack, written whole.
+
+Knows files by target directory and entry, not the snapshot's tree. Invariants: a chunk is
+written only after it hashed to its id; a file whose chunk cannot be had never gets its name.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+from packstone.errors import Damaged, ObjectMissing, PackstoneError, TargetError
+from packstone.filesystem.confine import Outcome, Target, TargetDirectory, TargetFile
+from packstone.model import MIB, Buffer, Entry, Problem
+from packstone.operations.restore_plan import WINDOW_ROWS, Range, Window, read_range
+from packstone.operations.results import RestoreResult, Ticker
+from packstone.operations.storing import Workers
+from packstone.repository.contents import iter_content
+from packstone.repository.repository import ObjectRepository
+
+_SMALL = MIB  # a file of one chunk up to this is written in one go, with others
+
+
+class SmallFile:
+    """A file of one chunk, or an empty one: written whole."""
+
+    __slots__ = ("directory", "entry", "failed", "path")
+
+    def __init__(self, directory: TargetDirectory, entry: Entry, path: bytes) -> None:
+        self.path = path  # in the snapshot
+        self.directory = directory
+        self.entry = entry
+        self.failed = False
+
+
+class LongFile:
+    """A file that is written chunk by chunk, by several threads."""
+
+    __slots__ = ("directory", "entry", "failed", "fed", "file", "lock", "open_rows", "path")
+
+    def __init__(self, directory: TargetDirectory, entry: Entry, path: bytes) -> None:
+        self.path = path
+        self.directory = directory
+        self.entry = entry
+        self.failed = False
+        self.file: TargetFile | None = None
+        self.lock = threading.Lock()
+        self.open_rows = 0  # wanted and not written yet
+        self.fed = False  # whether all rows are wanted
+
+
+RestoredFile = SmallFile | LongFile
+
+
+class FileRestorer:
+    """Restore contents in windows of bounded size; `begin` and `flush` belong to one thread."""
+
+    def __init__(
+        self,
+        repository: ObjectRepository,
+        target: Target,
+        result: RestoreResult,
+        threads: int,
+        tick: Ticker,
+        totals: tuple[int | None, int | None],
+    ) -> None:
+        self._reader = repository.reader
+        self._index = repository.index
+        self._target = target
+        self._result = result
+        self._workers = Workers(threads)
+        self._tick = tick
+        self._files_total, self._bytes_total = totals
+        self._lock = threading.Lock()
+        self._window = Window()
+        self._empty: list[tuple[SmallFile, Buffer]] = []
+
+    def close(self) -> None:
+        """Let what is running end."""
+        self._workers.close()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the window should be flushed."""
+        return self._window.rows + len(self._empty) >= WINDOW_ROWS
+
+    def begin(self, directory: TargetDirectory, entry: Entry, path: bytes) -> RestoredFile:
+        """Want the content of a regular file; it is there after the next `flush`."""
+        xattrs = bool(entry.extras and entry.extras.xattrs)
+        if isinstance(entry.content, bytes) and entry.size <= _SMALL and not xattrs:
+            small = SmallFile(directory, entry, path)
+            if entry.content:
+                self._window.want(entry.content, small, 0)
+            else:
+                self._empty.append((small, b""))
+            return small
+        long = LongFile(directory, entry, path)
+        position = 0
+        try:
+            for chunk_id, size in iter_content(self._reader.get, entry):
+                if chunk_id:
+                    with long.lock:
+                        long.open_rows += 1
+                    self._window.want(chunk_id, long, position)
+                    if self._window.rows >= WINDOW_ROWS:
+                        self.flush()  # a huge file goes through several windows
+                position += size
+        except (Damaged, ObjectMissing) as error:
+            self._fail(long, error.message)
+        with long.lock:
+            long.fed = True
+            done = long.open_rows == 0
+        if done:
+            self._finish_long(long)
+        return long
+
+    def flush(self) -> None:
+        """Fetch and write everything wanted so far."""
+        window, self._window = self._window, Window()
+        ranges, missing = window.plan(self._index, self._reader)
+        for chunk_id in missing:
+            error = ObjectMissing(f"chunk {chunk_id.hex()[:12]}… is in no pack")
+            for file, _position in window.wanted[chunk_id]:
+                self._lost(file, error)
+        empty, self._empty = self._empty, []
+        if empty:
+            self._write_small(empty)
+        waiting: deque[Future[None]] = deque()
+        for part in ranges:
+            waiting.append(self._workers.submit(self._fetch, part, window.wanted))
+            while waiting and waiting[0].done():
+                waiting.popleft().result()
+            self._report()
+        while waiting:
+            waiting.popleft().result()
+            self._report()
+
+    def _fetch(self, part: Range, wanted: dict[bytes, list[tuple[Any, int]]]) -> None:
+        """Read one range on a worker and deliver its chunks."""
+        small: list[tuple[SmallFile, Buffer]] = []
+        size = 0
+        for chunk_id, data in read_range(self._reader, part):
+            for file, position in wanted[chunk_id]:
+                if isinstance(data, PackstoneError):
+                    self._lost(file, data)
+                elif type(file) is SmallFile:
+                    small.append((file, data))
+                    size += len(data)
+                else:
+                    self._write_long(file, position, data)
+            if size >= 4 * MIB:
+                self._write_small(small)
+                small, size = [], 0
+        if small:
+            self._write_small(small)
+
+    def _write_small(self, files: list[tuple[SmallFile, Buffer]]) -> None:
+        outcomes = self._target.write_small(
+            [(file.directory, file.entry, memoryview(data)) for file, data in files]
+        )
+        written = size = kept = 0
+        for (file, data), outcome in zip(files, outcomes, strict=True):
+            if outcome == Outcome.WRITTEN:
+                written += 1
+                size += len(data)
+            elif outcome == Outcome.KEPT:
+                kept += 1
+            else:
+                file.failed = True
+        with self._lock:
+            self._result.files_restored += written
+            self._result.bytes_written += size
+            self._result.files_skipped += kept
+
+    def _write_long(self, long: LongFile, position: int, data: Buffer) -> None:
+        with long.lock:
+            file = self._file_of(long)
+        if file is not None:
+            file.write_at(position, data)  # type: ignore[arg-type]
+        with long.lock:
+            long.open_rows -= 1
+            done = long.fed and long.open_rows == 0
+        with self._lock:
+            self._result.bytes_written += len(data)
+        if done:
+            self._finish_long(long)
+
+    def _file_of(self, long: LongFile) -> TargetFile | None:
+        """Return the file to write to, created at the first call; None once it has failed."""
+        if long.file is None and not long.failed:
+            try:
+                entry = long.entry
+                long.file = self._target.create_file(long.directory, entry.name, entry.size)
+            except TargetError as error:
+                self._fail(long, error.message)
+        return None if long.failed else long.file
+
+    def _finish_long(self, long: LongFile) -> None:
+        file = self._file_of(long)
+        if file is not None:
+            outcome = file.finish(long.entry)
+            long.failed = outcome == Outcome.FAILED
+            self.count(outcome)
+        elif long.file is not None:
+            long.file.abandon()
+
+    def _lost(self, file: Any, error: PackstoneError) -> None:
+        """Take note that a chunk of a file cannot be had."""
+        self._fail(file, error.message)
+        if type(file) is LongFile:
+            with file.lock:
+                file.open_rows -= 1
+                done = file.fed and file.open_rows == 0
+            if done:
+                self._finish_long(file)
+
+    def _fail(self, file: RestoredFile, message: str) -> None:
+        if not file.failed:
+            file.failed = True
+            self.problem(file.path, message)
+
+    def count(self, outcome: Outcome) -> None:
+        """Count one entry; of those that failed the target keeps the problems."""
+        with self._lock:
+            if outcome == Outcome.WRITTEN:
+                self._result.files_restored += 1
+            elif outcome == Outcome.KEPT:
+                self._result.files_skipped += 1
+
+    def problem(self, path: bytes, message: str) -> None:
+        """Name one entry that could not be restored."""
+        with self._lock:
+            self._result.errors.append(Problem(path, message))
+
+    def _report(self) -> None:
+        self._tick(
+            self._result.files_restored,
+            self._result.bytes_written,
+            files_total=self._files_total,
+            bytes_total=self._bytes_total,
+        )

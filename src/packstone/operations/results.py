@@ -1,0 +1,115 @@
+"""What the verbs report: plain values, sizes in bytes, times in nanoseconds or seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from packstone.model import Entry, Problem
+
+
+class Progress(NamedTuple):
+    """How far a verb is; totals are None while they are unknown."""
+
+    files_done: int
+    bytes_done: int
+    files_total: int | None
+    bytes_total: int | None
+    current: bytes
+
+
+ProgressFunction = Callable[[Progress], None]
+
+
+class Ticker:
+    """Pass progress on, ten times a second at most."""
+
+    def __init__(self, progress: ProgressFunction | None) -> None:
+        self._progress = progress
+        self._next = 0.0
+
+    def __call__(
+        self,
+        files_done: int,
+        bytes_done: int,
+        current: bytes = b"",
+        *,
+        files_total: int | None = None,
+        bytes_total: int | None = None,
+    ) -> None:
+        """Report, unless the last report is less than a tenth of a second old."""
+        if self._progress is not None and self.is_due():
+            self._next = time.monotonic() + 0.1
+            self._progress(Progress(files_done, bytes_done, files_total, bytes_total, current))
+
+    def is_due(self) -> bool:
+        """Return whether a report would be passed on now."""
+        return self._progress is not None and time.monotonic() >= self._next
+
+
+@dataclass(slots=True)
+class SnapshotResult:
+    """What a snapshot holds and what it cost; `snapshot_id` is None when none was taken."""
+
+    snapshot_id: str | None = None
+    parent_id: str | None = None
+    time_ns: int = 0
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    dirs: int = 0
+    errors: list[Problem] = field(default_factory=list)
+    bytes_total: int = 0  # of all files in the snapshot
+    bytes_read: int = 0
+    bytes_added: int = 0  # new objects before compression
+    bytes_stored: int = 0  # what they take in packs
+    chunks_total: int = 0  # of the files that were read
+    chunks_new: int = 0
+    chunks_delta: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class RestoreResult:
+    """What a restore wrote."""
+
+    files_restored: int = 0
+    files_skipped: int = 0
+    bytes_written: int = 0
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Finding(NamedTuple):
+    """One thing `check` found wrong, and what it hits."""
+
+    kind: str
+    message: str
+    pack: str | None = None
+    snapshots: tuple[str, ...] = ()
+    paths: tuple[bytes, ...] = ()
+
+
+@dataclass(slots=True)
+class CheckResult:
+    """What `check` looked at and found."""
+
+    errors: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    packs_checked: int = 0
+    bytes_read: int = 0
+    snapshots_checked: int = 0
+    objects_checked: int = 0
+    seconds: float = 0.0
+
+
+class ListedEntry(NamedTuple):
+    """One path of a snapshot: absolute, with the names of its owners as they were then."""
+
+    path: bytes
+    entry: Entry
+    user: str
+    group: str

@@ -1,0 +1,205 @@
+"""Turn the bytes of files into stored chunks, on worker threads.
+
+Knows buffers and chunks, not directories or snapshots. Reading and cutting a long file
+happens where the caller is, hashing and compressing on the workers; what is in flight is
+bounded. Invariant: a `Content` gives its chunks in the file's order, whoever made them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from packstone.chunking.chunker import Chunker
+from packstone.codec.hashing import Hasher
+from packstone.model import MIB, SMALL_OBJECT, Buffer, ObjectType
+from packstone.repository.contents import ContentWriter
+from packstone.repository.packs import DATA
+from packstone.repository.writer import ObjectWriter
+
+T = TypeVar("T")
+
+SPAN_SIZE = 4 * MIB
+WINDOW = 32  # bytes on either side of a cut that its key depends on
+
+Read = Callable[[memoryview], int]  # fill the view; fewer bytes only at the end of the run
+
+
+class Workers:
+    """Threads for hashing and compressing, with a bound on what waits for them."""
+
+    def __init__(self, threads: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="packstone")
+        self._slots = threading.BoundedSemaphore(threads + 2)
+        self.threads = threads
+
+    def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Run `function` on a worker; waits while too much is in flight."""
+        self._slots.acquire()
+
+        def run() -> T:
+            try:
+                return function(*arguments)
+            finally:
+                self._slots.release()
+
+        try:
+            return self._executor.submit(run)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def close(self) -> None:
+        """Let what is running end, drop what waits."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class ChunkStore:
+    """Cut, hash and store content through one writing session."""
+
+    def __init__(
+        self, writer: ObjectWriter, hasher: Hasher, chunker: Chunker, workers: Workers
+    ) -> None:
+        self.chunker = chunker
+        self.writer = writer
+        self.workers = workers
+        self.chunk_id = hasher.function(ObjectType.CHUNK)
+        self._tail = chunker.maximum + WINDOW
+        self._buffers: deque[bytearray] = deque()
+        self._lock = threading.Lock()
+        self.chunks_total = 0
+
+    def store(
+        self,
+        buffer: Buffer,
+        begin: int,
+        ends: list[int],
+        low: int,
+        high: int,
+        known: Collection[bytes],
+    ) -> list[tuple[bytes, int]]:
+        """Hash the chunks of buffer[begin:ends[-1]], store new ones, return (id, size) each.
+
+        `low` and `high` bound the run's bytes in `buffer`, for the keys of cuts; `known` are
+        ids that are in the repository for certain.
+        """
+        view = memoryview(buffer)
+        chunk_id = self.chunk_id
+        starts = [begin, *ends[:-1]]
+        rows = [
+            (chunk_id(view[start:end]), end - start)
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        unknown = [at for at, row in enumerate(rows) if row[0] not in known]
+        if unknown:
+            wanted = self.writer.reserve([rows[at][0] for at in unknown])
+            for at, new in zip(unknown, wanted, strict=True):
+                if new:
+                    start, end = starts[at], ends[at]
+                    keys = self.chunker.keys(view, (start, end), low, high)
+                    self.writer.put_chunk(rows[at][0], view[start:end], (keys[0], keys[1]))
+        self.count(len(rows))
+        return rows
+
+    def store_whole(self, ids: list[bytes], contents: list[bytes]) -> None:
+        """Store contents that are one chunk each, given their ids."""
+        small: list[tuple[bytes, ObjectType, Buffer]] = []
+        for found, data, new in zip(ids, contents, self.writer.reserve(ids), strict=True):
+            if not new:
+                continue
+            if len(data) < SMALL_OBJECT:
+                small.append((found, ObjectType.CHUNK, data))
+            else:
+                keys = self.chunker.keys(data, (0, len(data)), 0, len(data))
+                self.writer.put_chunk(found, data, (keys[0], keys[1]))
+        if small:
+            self.writer.put_small(DATA, small)
+        self.count(len(ids))
+
+    def count(self, chunks: int) -> None:
+        """Count chunks that files were found to consist of."""
+        with self._lock:
+            self.chunks_total += chunks
+
+    def store_run(
+        self,
+        content: ContentWriter,
+        pending: deque[Future[list[tuple[bytes, int]]]],
+        read: Read,
+        known: Collection[bytes],
+    ) -> int:
+        """Cut one run of data and hand its spans to the workers; return its size in bytes.
+
+        Spans that are done by then are added to `content`; the rest is left in `pending`,
+        in order.
+        """
+        buffer = self._take()
+        low = begin = end = WINDOW  # low: the run's first byte that is still in the buffer
+        size = 0
+        while True:
+            with memoryview(buffer) as view:
+                count = read(view[end : end + SPAN_SIZE])
+            size += count
+            end += count
+            final = count < SPAN_SIZE
+            # A cut near the end waits for the bytes behind it, which its key depends on.
+            ends = self.chunker.cut(
+                buffer, begin, end if final else max(begin, end - WINDOW), final
+            )
+            following = buffer
+            last = ends[-1] if ends else begin
+            if not final:
+                following = self._take()
+                start = max(low, last - WINDOW)
+                kept = end - start
+                following[WINDOW - (last - start) : WINDOW - (last - start) + kept] = buffer[
+                    start:end
+                ]
+            if ends:
+                pending.append(
+                    self.workers.submit(self._store_span, buffer, begin, ends, low, end, known)
+                )
+            else:
+                self._give_back(buffer)
+            if final:
+                break
+            low, begin, end = WINDOW - (last - start), WINDOW, WINDOW - (last - start) + kept
+            buffer = following
+            drain(content, pending, wait=False)
+        return size
+
+    def _store_span(
+        self,
+        buffer: bytearray,
+        begin: int,
+        ends: list[int],
+        low: int,
+        high: int,
+        known: Collection[bytes],
+    ) -> list[tuple[bytes, int]]:
+        try:
+            return self.store(buffer, begin, ends, low, high, known)
+        finally:
+            self._give_back(buffer)
+
+    def _take(self) -> bytearray:
+        with self._lock:
+            if self._buffers:
+                return self._buffers.pop()
+        return bytearray(WINDOW + self._tail + WINDOW + SPAN_SIZE)
+
+    def _give_back(self, buffer: bytearray) -> None:
+        with self._lock:
+            self._buffers.append(buffer)
+
+
+def drain(
+    content: ContentWriter, pending: deque[Future[list[tuple[bytes, int]]]], *, wait: bool
+) -> None:
+    """Move the chunks of finished spans into `content`, in order."""
+    while pending and (wait or pending[0].done()):
+        for chunk_id, size in pending.popleft().result():
+            content.add(chunk_id, size)
