@@ -1,0 +1,109 @@
+"""The click group, and the way from an exception to a message and an exit code.
+
+A command's module is imported when the command is named; the API, rich, lmdb and zstandard
+are never imported here, so that `packstone --version` starts at once. No command line ends in
+a traceback; `-vv` asks for one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from packstone.cli import render
+from packstone.cli.session import Session, global_options
+from packstone.errors import PackstoneError, UsageError
+from packstone.version import VERSION
+
+# command → module below packstone.cli that defines it, in the order in which help lists them
+COMMANDS = {
+    "init": "init",
+    "snapshot": "snapshot",
+    "restore": "restore",
+    "snapshots": "look",
+    "ls": "look",
+    "check": "check",
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"packstone.cli.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="packstone", message="%(prog)s %(version)s")
+@global_options
+def packstone() -> None:
+    """Deduplicating snapshots of large data sets.
+
+    Everything that was acknowledged can be restored byte for byte; nothing damaged is ever
+    restored as good.
+    """
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; every error has been told.
+
+    Raises KeyboardInterrupt, and OSError when stdout or stderr cannot be written.
+    """
+    session = Session()
+    try:
+        code: Any = packstone.main(
+            arguments, prog_name="packstone", obj=session, standalone_mode=False
+        )
+        return code if isinstance(code, int) else 0
+    except SystemExit:  # click's answer to a broken pipe
+        raise BrokenPipeError from None
+    except click.Abort as error:
+        # click tells Ctrl-C and an EOFError the same way; only one of them is the user's wish
+        if not isinstance(error.__cause__, EOFError):
+            raise KeyboardInterrupt from None
+        failure: PackstoneError = PackstoneError("the input ended unexpectedly")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
+    except click.UsageError as error:
+        return _usage(error, session, arguments)
+    except click.ClickException as error:
+        failure = UsageError(error.format_message())
+    except PackstoneError as error:
+        failure = error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        failure = PackstoneError(render.os_error(error))
+    except MemoryError:
+        failure = PackstoneError("out of memory", hint="try again with --threads 1")
+    except Exception as error:
+        failure = PackstoneError(
+            f"unexpected {type(error).__name__}: {error}",
+            hint="this is a defect of Packstone; -vv shows where it arose",
+        )
+        if session.verbose >= 2:
+            import traceback
+
+            traceback.print_exc()
+    render.failure(failure, session.json)
+    return failure.exit_code
+
+
+def _usage(error: click.UsageError, session: Session, arguments: list[str]) -> int:
+    """Tell a usage error, as JSON too when the line asked for that anywhere."""
+    if "--" in arguments:
+        arguments = arguments[: arguments.index("--")]
+    hint = f"try '{error.ctx.command_path} --help'" if error.ctx is not None else ""
+    failure = UsageError(error.format_message(), hint=hint)
+    render.failure(failure, session.json or "--json" in arguments)
+    return failure.exit_code

@@ -1,0 +1,79 @@
+"""What users type → values: sizes, times, names, snapshots. Pure, no output.
+
+The functions serve as click types: every refusal is a usage error (exit 2) that names the
+option.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+
+
+def size(text: str) -> int:
+    """Return bytes for `128KiB`, `64M`, `1.5 GiB` or `4096`; raise BadParameter otherwise.
+
+    A lone letter counts in powers of 1,024, as restic's does. `KB` and the like are refused:
+    half of the users would mean 1,000.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise click.BadParameter(f"{text!r} is not a size such as 128KiB, 64MiB or 1GiB.")
+    whole, fraction, letter, suffix = match.groups()
+    if letter and suffix.upper() == "B":
+        raise click.BadParameter(f"{text!r} can be read in two ways, say {letter.upper()}iB.")
+    if not letter and suffix.upper() == "IB":
+        raise click.BadParameter(f"{text!r} is not a size such as 128KiB, 64MiB or 1GiB.")
+    unit: int = 1024 ** _POWERS[letter.upper()]
+    # integers all the way: a float loses bytes from 8 PiB on
+    return int(whole) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+
+
+def time_ns(text: str) -> int:
+    """Return Unix time in ns for RFC 3339, or `2026-11-22 14:30` in local time."""
+    import datetime
+
+    try:
+        moment = datetime.datetime.fromisoformat(text.strip())
+        if moment.tzinfo is None:
+            moment = moment.astimezone()
+        since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"{text!r} is not a time such as 2026-11-22T14:30:00Z or '2026-11-22 14:30'."
+        ) from None
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
+
+
+def name(text: str) -> bytes:
+    """Return a file name or path as the bytes that the shell gave; never empty."""
+    if not text:
+        raise click.BadParameter("an empty name names nothing.")
+    return os.fsencode(text)
+
+
+def split_place(text: str) -> tuple[str, bytes]:
+    """Return snapshot and path of `SNAPSHOT[:PATH]`; ids and `latest~2` hold no colon."""
+    snapshot, _, path = text.partition(":")
+    return snapshot, os.fsencode(path)
+
+
+def narrowing_options(command: Command) -> Command:
+    """Add --host, --path and --tag, which say whose `latest` is meant."""
+    options = [
+        click.option("--host", metavar="H", help="Only snapshots of this host."),
+        click.option("--path", type=name, metavar="P", help="Only snapshots of this source path."),
+        click.option("--tag", metavar="T", help="Only snapshots with this tag."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command

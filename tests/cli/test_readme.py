@@ -1,0 +1,53 @@
+"""Every command that the README shows in a ```console block works as shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def commands(markdown: str) -> list[str]:
+    """Return the lines after `$ `, with the lines that `\\` continues."""
+    lines: list[str] = []
+    for block in BLOCK.findall(markdown):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                lines.append(line[2:])
+            elif lines and lines[-1].endswith("\\"):
+                lines[-1] += "\n" + line
+    return lines
+
+
+def test_quick_start(run, tmp_path: Path) -> None:
+    found = commands(ROOT.joinpath("README.md").read_text(encoding="utf-8"))
+    assert len(found) >= 6
+    shims = tmp_path / "bin"
+    shims.mkdir()
+    shim = shims / "packstone"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m packstone "$@"\n')
+    shim.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    environment = run.environment | {
+        "PATH": f"{shims}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(work),
+    }
+    script = "set -e\n" + "\n".join(found)
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=work, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "bench", "lint", "soak"])
+def test_make_targets_exist(target: str) -> None:
+    makefile = ROOT.joinpath("Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE)

@@ -1,0 +1,94 @@
+"""The names that users of the Python API may rely on."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import packstone
+from packstone import errors
+
+NAMES = {
+    "init",
+    "open",
+    "Repository",
+    "Rules",
+    "SnapshotResult",
+    "SnapshotRow",
+    "RestoreResult",
+    "ListedEntry",
+    "CheckResult",
+    "Finding",
+    "Problem",
+    "Progress",
+    "Entry",
+    "Snapshot",
+}
+
+ERRORS = {
+    "PackstoneError",
+    "UsageError",
+    "CommandFailed",
+    "RepositoryMissing",
+    "RepositoryLocked",
+    "WrongPassphrase",
+    "StorageError",
+    "ObjectMissing",
+    "StorageFull",
+    "StorageUnavailable",
+    "GenerationChanged",
+    "Damaged",
+    "UnsupportedFormat",
+}
+
+METHODS = {
+    "snapshot",
+    "snapshot_stream",
+    "snapshot_command",
+    "restore",
+    "snapshots",
+    "find_snapshot",
+    "ls",
+    "open_file",
+    "check",
+    "close",
+}
+
+
+def test_names_are_these() -> None:
+    assert set(packstone.__all__) - {"__version__"} == NAMES | ERRORS
+
+
+def test_every_name_is_there_and_documented() -> None:
+    for name in packstone.__all__:
+        value = getattr(packstone, name)
+        if name != "__version__":
+            assert inspect.getdoc(value), f"packstone.{name} has no docstring"
+
+
+def test_repository_has_these_methods() -> None:
+    public = {name for name in vars(packstone.Repository) if not name.startswith("_")}
+    assert public >= METHODS
+    for name in public:
+        assert inspect.getdoc(getattr(packstone.Repository, name)), f"{name} has no docstring"
+
+
+def test_every_error_that_is_raised_is_public() -> None:
+    """Those of single files are not: they become problems of a result."""
+    defined = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.PackstoneError)
+    }
+    assert defined - {"SourceError", "TargetError"} == ERRORS
+
+
+def test_importing_is_light() -> None:
+    """Start-up must not pay for what a command may not use."""
+    heavy = {"rich", "lmdb", "zstandard", "blake3", "msgspec", "pathspec"}
+    program = "import sys, packstone.cli.main; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not heavy & set(done.stdout.split())
