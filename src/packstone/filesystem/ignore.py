@@ -164,6 +164,7 @@ def _any_of(expressions: list[str]) -> re.Pattern[str] | None:
 _ANYWHERE = "^(?:.+/)?"
 _ENTRY_OR_BELOW = "(?:(?P<ps_d>/)|$)"
 _DIRECTORY_OR_BELOW = "(?P<ps_d>/)"
+_WHOLE = {".": ".+", "/": ".+/.+"}  # what it searches for: anything, anything below the top
 
 
 def _translate(line: str) -> _Pattern | None:
@@ -171,6 +172,8 @@ def _translate(line: str) -> _Pattern | None:
     if not anchored and "/" in line.rstrip().rstrip("/") and not line.startswith("#"):
         mark = "!" if line.startswith("!") else ""
         line = f"{mark}**/{line[len(mark) :]}"
+    if line.rstrip().endswith("/**/"):  # directories below; pathspec takes it for the one above
+        line = line.rstrip() + "*/"
     try:
         regex, excludes = GitIgnoreSpecPattern.pattern_to_regex(line)
     except GitIgnorePatternError as error:
@@ -183,8 +186,8 @@ def _translate(line: str) -> _Pattern | None:
     elif regex.endswith(_DIRECTORY_OR_BELOW):
         directories_only = True
         regex = regex[: -len(_DIRECTORY_OR_BELOW)] or ".+"
-    elif regex == ".":
-        regex = ".+"
+    elif regex in _WHOLE:
+        regex = _WHOLE[regex]
     elif regex.endswith("/"):
         regex += ".+"
     else:  # better no snapshot than one that leaves out the wrong files
@@ -193,4 +196,6 @@ def _translate(line: str) -> _Pattern | None:
     if regex.startswith(_ANYWHERE) and "/" not in regex[len(_ANYWHERE) :].replace("[^/]", ""):
         by_name = True
         regex = regex[len(_ANYWHERE) :]
+    else:  # pathspec lets "[!a]" match a slash; git does not
+        regex = re.sub(r"\[\^(?!/\])", "(?!/)[^", regex)
     return _Pattern(excludes, directories_only, by_name, regex)

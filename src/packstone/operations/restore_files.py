@@ -76,6 +76,7 @@ class FileRestorer:
         self._lock = threading.Lock()
         self._window = Window()
         self._empty: list[tuple[SmallFile, Buffer]] = []
+        self._running: deque[Future[None]] = deque()
 
     def close(self) -> None:
         """Let what is running end."""
@@ -104,8 +105,9 @@ class FileRestorer:
                     with long.lock:
                         long.open_rows += 1
                     self._window.want(chunk_id, long, position)
-                    if self._window.rows >= WINDOW_ROWS:
-                        self.flush()  # a huge file goes through several windows
+                    if self._window.rows >= WINDOW_ROWS:  # a huge file takes several windows
+                        self.wait()
+                        self.flush()
                 position += size
         except (Damaged, ObjectMissing) as error:
             self._fail(long, error.message)
@@ -117,7 +119,7 @@ class FileRestorer:
         return long
 
     def flush(self) -> None:
-        """Fetch and write everything wanted so far."""
+        """Start to fetch and write everything wanted so far; `wait` ends it."""
         window, self._window = self._window, Window()
         ranges, missing = window.plan(self._index, self._reader)
         for chunk_id in missing:
@@ -127,14 +129,13 @@ class FileRestorer:
         empty, self._empty = self._empty, []
         if empty:
             self._write_small(empty)
-        waiting: deque[Future[None]] = deque()
         for part in ranges:
-            waiting.append(self._workers.submit(self._fetch, part, window.wanted))
-            while waiting and waiting[0].done():
-                waiting.popleft().result()
-            self._report()
-        while waiting:
-            waiting.popleft().result()
+            self._running.append(self._workers.queue(self._fetch, part, window.wanted))
+
+    def wait(self) -> None:
+        """Wait for everything that was flushed."""
+        while self._running:
+            self._running.popleft().result()
             self._report()
 
     def _fetch(self, part: Range, wanted: dict[bytes, list[tuple[Any, int]]]) -> None:

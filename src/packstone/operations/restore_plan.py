@@ -16,7 +16,7 @@ from packstone.model import Buffer, ObjectType
 from packstone.repository.index import Index, Place
 from packstone.repository.reader import ObjectReader
 
-WINDOW_ROWS = 65_536  # chunk references that are planned together
+WINDOW_ROWS = 32_768  # chunk references that are planned together; two windows are in memory
 
 Deliver = Callable[[object, int, Buffer], None]  # (file, position, bytes)
 

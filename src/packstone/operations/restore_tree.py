@@ -70,7 +70,9 @@ class TreeRestorer:
             (summary.get("files"), summary.get("bytes_total")),
         )
         self._entries = 0
-        self._left: list[tuple[TargetDirectory, Entry]] = []
+        self._left: list[tuple[TargetDirectory, Entry]] = []  # directories of this window
+        self._written: list[tuple[TargetDirectory, Entry]] = []  # of the one before it
+        self._linkable: list[tuple[TargetDirectory, Entry]] = []
         self._links: dict[bytes, tuple[RestoredFile | None, TargetDirectory, bytes]] = {}
         self._pending_links: list[tuple[TargetDirectory, Entry]] = []
         self._select = Selection(options.include, options.exclude)
@@ -84,6 +86,7 @@ class TreeRestorer:
             if tree_id is not None:
                 self._walk(tree_id, base)
             self._flush()
+            self._flush()  # completes what the first one started
         finally:
             self._files.close()
 
@@ -197,16 +200,22 @@ class TreeRestorer:
         )
 
     def _flush(self) -> None:
-        """Write contents, then the links to them, then attributes of directories that were left."""
-        self._files.flush()
+        """Start to write the contents of this window, and complete the one before it.
+
+        The walk goes on while contents are written. Links need their contents, and
+        directories get their attributes when nothing in them changes any more.
+        """
+        self._files.wait()
         self._make_links()
-        for directory, entry in self._left:
+        for directory, entry in self._written:
             self._target.finish_directory(directory, entry)
-        self._left.clear()
+        self._files.flush()
+        self._linkable, self._pending_links = self._pending_links, []
+        self._written, self._left = self._left, []
         self._entries = 0
 
     def _make_links(self) -> None:
-        for directory, entry in self._pending_links:
+        for directory, entry in self._linkable:
             assert entry.extras is not None
             file, first_directory, first_name = self._links[entry.extras.link]
             if file is not None and file.failed:
@@ -215,4 +224,4 @@ class TreeRestorer:
                 continue
             outcome = self._target.link(directory, entry.name, first_directory, first_name)
             self._files.count(outcome)
-        self._pending_links.clear()
+        self._linkable.clear()

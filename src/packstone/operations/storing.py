@@ -52,6 +52,10 @@ class Workers:
             self._slots.release()
             raise
 
+    def queue(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Run `function` on a worker, never waiting: for work that holds no bytes until it runs."""
+        return self._executor.submit(function, *arguments)
+
     def close(self) -> None:
         """Let what is running end, drop what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -10,17 +10,25 @@ from __future__ import annotations
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from packstone.errors import Damaged
 from packstone.repository.layout import list_ids
 from packstone.repository.packs import OBJECT, Pack, RecordRow, read_pack
+from packstone.repository.spill import SpillSorter
 from packstone.repository.view import open_view
 from packstone.storage.base import Storage
 
 VERSION = b"packstone index 1"
-BATCH = 100_000  # objects per transaction: smaller ones multiply the bytes written
+# Objects per transaction: smaller ones multiply the bytes written. In a large tree each object
+# dirties a page of its own, of which memory must hold as many.
+BATCH, LARGE_BATCH = 100_000, 25_000
+_LARGE_TREE = 2_000_000  # objects
+_LOOKED_UP = 1024  # ids in one transaction
+_RELEASED = 4096  # insertions between two releases of mapped pages
+_MANY_PACKS = 64  # unseen packs from which on their objects are sorted on disk
 
 _META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE = (
     b"meta",
@@ -69,6 +77,7 @@ class Index:
         if (known, owner) != (VERSION, repository_id):
             self.reset()
         self._numbers = self._load_numbers()
+        self._batch = LARGE_BATCH if self.objects() > _LARGE_TREE else BATCH
 
     def reset(self) -> None:
         """Empty the view."""
@@ -84,11 +93,11 @@ class Index:
         self._view.write(begin)
 
     def _load_numbers(self) -> dict[int, str]:
-        numbers: dict[int, str] = {}
         with self._view.reading() as transaction:
-            for key, value in transaction.cursor(db=self._view.databases[_PACKS]):
-                numbers[_NUMBER.unpack(key)[0]] = bytes(value[:32]).hex()
-        return numbers
+            return {
+                _NUMBER.unpack(number)[0]: bytes(pack_id).hex()
+                for pack_id, number in transaction.cursor(db=self._view.databases[_NUMBERS])
+            }
 
     @property
     def packs(self) -> dict[int, str]:
@@ -109,21 +118,63 @@ class Index:
         if gone:
             self._forget(gone)
         known = set(self._numbers.values())
+        unseen = sorted(there.keys() - known)
         damaged: list[Damaged] = []
-        for pack_id in sorted(there.keys() - known):
-            try:
-                self.add(read_pack(storage, pack_id, there[pack_id], self._repository_id))
-            except Damaged as error:
-                damaged.append(error)
+
+        def packs() -> Iterator[Pack]:
+            for pack_id in unseen:
+                try:
+                    yield read_pack(storage, pack_id, there[pack_id], self._repository_id)
+                except Damaged as error:
+                    damaged.append(error)
+
+        if len(unseen) >= _MANY_PACKS:
+            self._add_many(packs())
+        else:
+            for pack in packs():
+                self.add(pack)
         self.flush()
         return damaged
 
+    def _add_many(self, packs: Iterable[Pack]) -> None:
+        """Take up many packs: objects first, in the order of their ids, packs themselves last.
+
+        A process that dies meanwhile leaves places in packs without a number, which count as
+        absent.
+        """
+        sorter = SpillSorter(self._view.directory, 32, _PLACE.size)
+        ids: dict[int, bytes] = {}
+        rows: dict[int, bytes] = {}
+        with self._writing:
+            number = self._last_number()
+            try:
+                for pack in packs:
+                    number += 1
+                    ids[number] = bytes.fromhex(pack.id)
+                    rows[number] = _pack_row(pack)
+                    for key, place in _places(number, pack.rows):
+                        sorter.add(key, place)
+                    if len(rows) >= _MANY_PACKS:
+                        self._view.write(partial(self._put_rows, rows=rows))
+                        rows.clear()
+                self._view.write(partial(self._put_rows, rows=rows))
+                live = self._numbers.keys() | ids.keys()
+                for part in sorter.partitions():
+                    for start in range(0, len(part), BATCH):
+                        batch = part[start : start + BATCH]
+                        self._view.write(partial(self._put_places, places=batch, live=live))
+            finally:
+                sorter.close()
+            added = self._view.write(partial(self._put_ids, ids=ids))
+            self._numbers = {**self._numbers, **added}
+
     def _sizes(self) -> dict[int, int]:
+        sizes: dict[int, int] = {}
         with self._view.reading() as transaction:
-            return {
-                _NUMBER.unpack(key)[0]: _PACK.unpack_from(value)[2]
-                for key, value in transaction.cursor(db=self._view.databases[_PACKS])
-            }
+            for number in self._numbers:
+                value = transaction.get(_NUMBER.pack(number), db=self._view.databases[_PACKS])
+                sizes[number] = -1 if value is None else _PACK.unpack_from(value)[2]
+        return sizes
 
     def _forget(self, numbers: Iterable[int]) -> None:
         """Drop packs; their objects' places count as absent from then on."""
@@ -148,7 +199,7 @@ class Index:
         with self._writing:
             self._pending.append(pack)
             self._pending_count += sum(len(row.objects) // OBJECT.size for row in pack.rows)
-            return self._flush() if self._pending_count >= BATCH else []
+            return self._flush() if self._pending_count >= self._batch else []
 
     def flush(self) -> list[Pack]:
         """Write what is pending, durably; return those packs."""
@@ -165,37 +216,57 @@ class Index:
         return flushed
 
     def _insert(self, transaction: Any) -> dict[int, str]:
-        databases = self._view.databases
         # Numbers are never given twice: places in packs that are gone keep theirs.
-        number = int.from_bytes(transaction.get(b"last", b"", db=databases[_META]), "little")
-        added: dict[int, str] = {}
+        number = self._last_number(transaction)
+        ids: dict[int, bytes] = {}
+        rows: dict[int, bytes] = {}
         places: list[tuple[bytes, bytes]] = []
         for pack in self._pending:
-            raw_id = bytes.fromhex(pack.id)
-            if transaction.get(raw_id, db=databases[_NUMBERS]) is not None:
-                continue  # another process took it up meanwhile
             number += 1
-            added[number] = pack.id
-            value = _PACK.pack(raw_id, pack.kind, pack.size) + b"".join(
-                [
-                    _ROW.pack(row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
-                    for row in pack.rows
-                ]
-            )
-            transaction.put(_NUMBER.pack(number), value, db=databases[_PACKS])
-            transaction.put(raw_id, _NUMBER.pack(number), db=databases[_NUMBERS])
+            ids[number] = bytes.fromhex(pack.id)
+            rows[number] = _pack_row(pack)
             places.extend(_places(number, pack.rows))
-        transaction.put(b"last", number.to_bytes(4, "little"), db=databases[_META])
-        live = self._numbers.keys() | added.keys()
+        self._put_rows(transaction, rows)
         # Sorted keys touch each page of the tree once.
         places.sort()
-        objects = databases[_OBJECTS]
+        self._put_places(transaction, places, self._numbers.keys() | ids.keys())
+        return self._put_ids(transaction, ids)
+
+    def _last_number(self, transaction: Any = None) -> int:
+        if transaction is None:
+            with self._view.reading() as reading:
+                return self._last_number(reading)
+        value = transaction.get(b"last", b"", db=self._view.databases[_META])
+        return int.from_bytes(value, "little")
+
+    def _put_rows(self, transaction: Any, rows: dict[int, bytes]) -> None:
+        """Add what is known of packs' records, under numbers that are used up with it."""
+        for number, row in rows.items():
+            transaction.put(_NUMBER.pack(number), row, db=self._view.databases[_PACKS])
+        last = max(rows, default=self._last_number(transaction))
+        transaction.put(b"last", last.to_bytes(4, "little"), db=self._view.databases[_META])
+
+    def _put_ids(self, transaction: Any, ids: dict[int, bytes]) -> dict[int, str]:
+        """Make packs known; return those that no other process took up meanwhile, by number."""
+        numbers = self._view.databases[_NUMBERS]
+        return {
+            number: pack_id.hex()
+            for number, pack_id in ids.items()
+            if transaction.put(pack_id, _NUMBER.pack(number), overwrite=False, db=numbers)
+        }
+
+    def _put_places(
+        self, transaction: Any, places: Sequence[tuple[bytes, bytes]], live: Container[int]
+    ) -> None:
+        """Add places in the order of their ids, beside those that are there."""
+        objects = self._view.databases[_OBJECTS]
         put = transaction.put
-        for key, place in places:
-            if not put(key, place, overwrite=False, db=objects):
-                old = bytes(transaction.get(key, db=objects))
-                put(key, _live(old, live) + place, db=objects)
-        return added
+        for start in range(0, len(places), _RELEASED):
+            for key, place in places[start : start + _RELEASED]:
+                if not put(key, place, overwrite=False, db=objects):
+                    old = bytes(transaction.get(key, db=objects))
+                    put(key, _live(old, live) + place, db=objects)
+            self._view.looked_up(_RELEASED)
 
     # -- asking the view --------------------------------------------------------------------
 
@@ -203,17 +274,19 @@ class Index:
         """Return for each id whether some pack that is there holds it."""
         numbers = self._numbers
         found: list[bool] = []
-        with self._view.reading() as transaction:
-            get = transaction.get
-            objects = self._view.databases[_OBJECTS]
-            for object_id in ids:
-                value = get(object_id, db=objects)
-                if value is None:
-                    found.append(False)
-                elif int.from_bytes(value[:4], "little") in numbers:
-                    found.append(True)
-                else:
-                    found.append(bool(_live(bytes(value), numbers)))
+        for part in _parts(ids):
+            with self._view.reading() as transaction:
+                get = transaction.get
+                objects = self._view.databases[_OBJECTS]
+                for object_id in part:
+                    value = get(object_id, db=objects)
+                    if value is None:
+                        found.append(False)
+                    elif int.from_bytes(value[:4], "little") in numbers:
+                        found.append(True)
+                    else:
+                        found.append(bool(_live(bytes(value), numbers)))
+            self._view.looked_up(len(part))
         return found
 
     def find(self, object_id: bytes) -> list[Place]:
@@ -232,19 +305,21 @@ class Index:
     def find_many(self, ids: Sequence[bytes]) -> list[Place | None]:
         """Return one place for each id, of least depth, None where there is none."""
         found: list[Place | None] = []
-        with self._view.reading() as transaction:
-            get = transaction.get
-            objects = self._view.databases[_OBJECTS]
-            for object_id in ids:
-                value = get(object_id, db=objects)
-                best: Place | None = None
-                if value is not None:
-                    for number, record, inner, size in _PLACE.iter_unpack(value):
-                        row = self._row(transaction, number, record)
-                        if row is not None and (best is None or row[4] < best.depth):
-                            best = Place(self._numbers[number], record, *row, inner, size)
-                found.append(best)
+        for part in _parts(ids):
+            with self._view.reading() as transaction:
+                found += [self._best(transaction, object_id) for object_id in part]
+            self._view.looked_up(len(part))
         return found
+
+    def _best(self, transaction: Any, object_id: bytes) -> Place | None:
+        value = transaction.get(object_id, db=self._view.databases[_OBJECTS])
+        best: Place | None = None
+        if value is not None:
+            for number, record, inner, size in _PLACE.iter_unpack(value):
+                row = self._row(transaction, number, record)
+                if row is not None and (best is None or row[4] < best.depth):
+                    best = Place(self._numbers[number], record, *row, inner, size)
+        return best
 
     def _row(
         self, transaction: Any, number: int, record: int
@@ -310,6 +385,22 @@ def _live(value: bytes, numbers: Container[int]) -> bytes:
             value[start : start + _PLACE.size]
             for start in range(0, len(value), _PLACE.size)
             if int.from_bytes(value[start : start + 4], "little") in numbers
+        ]
+    )
+
+
+def _parts(ids: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Cut many look-ups into short transactions."""
+    for start in range(0, len(ids), _LOOKED_UP):
+        yield ids[start : start + _LOOKED_UP]
+
+
+def _pack_row(pack: Pack) -> bytes:
+    """Return what the view keeps of a pack and its records."""
+    return _PACK.pack(bytes.fromhex(pack.id), pack.kind, pack.size) + b"".join(
+        [
+            _ROW.pack(row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
+            for row in pack.rows
         ]
     )
 

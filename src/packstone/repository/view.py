@@ -26,6 +26,27 @@ T = TypeVar("T")
 _META = struct.Struct("<16xIIQQI92xQQ")  # of LMDB 0.9: header, magic, version, …, last page, txn
 _META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
 _FIRST_MAP = 64 * MIB
+_LARGE = 64 * MIB  # an index below this may stay mapped
+_TOUCHED = 1024  # look-ups between two releases: at most 64 MiB of mapped pages
+
+
+def release_pages(path: str) -> None:
+    """Unmap the pages of a mapped file from this process; they stay in the page cache.
+
+    Each look-up maps up to 64 KiB around its page, so that without this the process would
+    seem to hold a large index in memory. Linux only; elsewhere it does nothing.
+    """
+    if os.path.getsize(path) < _LARGE:
+        return
+    import ctypes
+
+    name = path.encode()
+    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as maps:
+        for line in maps:
+            if line.rstrip().endswith(name):
+                begin, _, end = line.split(b" ", 1)[0].partition(b"-")
+                start, size = int(begin, 16), int(end, 16) - int(begin, 16)
+                ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), 4)
 
 
 def is_sound(path: str) -> bool:
@@ -107,6 +128,7 @@ class View:
         """Open or create the environment; an unsound one is replaced by an empty one."""
         self.directory = directory
         self.users = 0
+        self._touched = 0
         self.writing = threading.Lock()  # held by whoever prepares and makes a change
         self._path = os.path.join(directory, "data.mdb")
         self.gate = threading.Condition()  # readers leave before the map is moved
@@ -181,6 +203,13 @@ class View:
             return self._environment.begin(buffers=True)
         except lmdb.Error as error:
             raise _failure(error, self.directory) from error
+
+    def looked_up(self, count: int) -> None:
+        """Count look-ups at random keys; now and then give back the pages they mapped."""
+        self._touched += count
+        if self._touched >= _TOUCHED:
+            self._touched = 0
+            release_pages(self._path)
 
     def _resize(self, size: int, readers: int = 0) -> None:
         with self._alone(readers):
