@@ -25,7 +25,6 @@ from packstone.filesystem.metadata import (
 from packstone.filesystem.target_directory import Directories, TargetDirectory, validate_name
 from packstone.model import Entry, Problem
 
-
 # What a snapshot may claim (a link to nowhere with a NUL, a device number beyond all) and what
 # a platform may lack (fifos by descriptor) is a problem of one entry.
 _FAILURES = (OSError, ValueError, TypeError, OverflowError, NotImplementedError, TargetError)

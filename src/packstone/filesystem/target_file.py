@@ -20,8 +20,8 @@ from packstone.model import Entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AGAIN = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_ZEROS = bytes(65536)  # what is looked for when long runs of zeros are to be holes
-_GRAIN = 4096  # holes begin and end at blocks
+_GRAIN = 4096  # a block, of which holes are made
+_ZEROS = bytes(_GRAIN)
 
 
 class TargetFile(Node):
@@ -101,7 +101,7 @@ class TargetFile(Node):
         try:
             fd = self._acquire()
             try:
-                if self._sparse and _ZEROS[:_GRAIN] in bytes(data):
+                if self._sparse and _ZEROS in bytes(data):
                     _write_around_zeros(fd, offset, memoryview(data))
                 else:
                     _write_all(fd, offset, memoryview(data))
@@ -185,12 +185,12 @@ def _write_all(fd: int, offset: int, view: memoryview) -> None:
 
 
 def _write_around_zeros(fd: int, offset: int, view: memoryview) -> None:
-    """Leave out whole blocks of zeros: the file is long enough already, so they are holes."""
+    """Leave out blocks of zeros, and parts of them: the file is long enough, they are there."""
     begin = at = 0
     size = len(view)
     while at < size:
         end = min(size, at + _GRAIN - (offset + at) % _GRAIN)
-        if view[at:end] == _ZEROS[: end - at] and end - at == _GRAIN:
+        if view[at:end] == _ZEROS[: end - at]:
             _write_all(fd, offset + begin, view[begin:at])
             begin = end
         at = end

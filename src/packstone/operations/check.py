@@ -40,11 +40,18 @@ class _Checker:
         self._read_data = read_data
         self._threads = threads
         self._tick = Ticker(progress)
+        self._rows: list[SnapshotRow] = []
         self._bad: dict[bytes, str] = {}  # object id → pack it is damaged in
 
     def packs(self) -> None:
-        """Check every pack that is there, and that the view knows no others."""
+        """Check every pack that is there, and that the view knows no others.
+
+        Snapshots are listed before packs: what a snapshot needs was there before it.
+        """
         repository = self._repository
+        self._rows, damaged = list_snapshots(repository.storage, repository.repository_id)
+        self.result.errors += [Finding("snapshot", error.message) for error in damaged]
+        repository.index.refresh(repository.storage)
         packs = sorted(list_ids(repository.storage, "packs"))
         total = sum(size for _, size in packs)
         codec = Compressor(repository.config.level)
@@ -85,12 +92,8 @@ class _Checker:
 
     def snapshots(self) -> None:
         """Check that every snapshot's trees are sound and every chunk they name is there."""
-        repository = self._repository
-        rows, damaged = list_snapshots(repository.storage, repository.repository_id)
-        for error in damaged:
-            self.result.errors.append(Finding("snapshot", error.message))
         sound: set[bytes] = set()  # directories of snapshots without any finding
-        for row in rows:
+        for row in self._rows:
             self.result.snapshots_checked += 1
             before = len(self.result.errors)
             found = self._snapshot(row, sound)

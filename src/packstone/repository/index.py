@@ -7,10 +7,11 @@ there. Deleting it loses nothing (docs/format.md §1).
 
 from __future__ import annotations
 
+import secrets
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from packstone.errors import Damaged
 from packstone.repository.layout import list_ids
 from packstone.repository.packs import OBJECT, Pack, RecordRow, read_pack
 from packstone.repository.spill import SpillSorter
-from packstone.repository.view import open_view
+from packstone.repository.view import Reading, open_view
 from packstone.storage.base import Storage
 
 VERSION = b"packstone index 1"
@@ -70,39 +71,76 @@ class Index:
         self._pending_count = 0
         self._rows: OrderedDict[int, bytes] = OrderedDict()
         self._rows_lock = threading.Lock()
-        with self._view.reading() as transaction:
-            meta = self._view.databases[_META]
-            known = bytes(transaction.get(b"version", b"", db=meta))
-            owner = bytes(transaction.get(b"repository", b"", db=meta))
-        if (known, owner) != (VERSION, repository_id):
-            self.reset()
-        self._numbers = self._load_numbers()
+        self._numbers: dict[int, str] = {}
+        self._epoch = b""
+        self._seen = -1  # the last transaction whose epoch was compared
+        self._view.write(self._adopt)
         self._batch = LARGE_BATCH if self.objects() > _LARGE_TREE else BATCH
 
+    def _adopt(self, transaction: Any) -> None:
+        """Make the view ours, emptied if it is of another repository or version."""
+        meta = self._view.databases[_META]
+        known = bytes(transaction.get(b"version", b"", db=meta))
+        owner = bytes(transaction.get(b"repository", b"", db=meta))
+        if (known, owner) != (VERSION, self._repository_id):
+            self._empty(transaction)
+
+    def _empty(self, transaction: Any) -> None:
+        for database in self._view.databases.values():
+            transaction.drop(database, delete=False)
+        meta = self._view.databases[_META]
+        transaction.put(b"version", VERSION, db=meta)
+        transaction.put(b"repository", self._repository_id, db=meta)
+        self._turn(transaction)
+
     def reset(self) -> None:
-        """Empty the view."""
-        self._view.reset()
-        self._rows.clear()
-        self._numbers = {}
+        """Empty the view, in one step for all who use it."""
+        with self._writing:
+            self._write(self._empty)
 
-        def begin(transaction: Any) -> None:
-            meta = self._view.databases[_META]
-            transaction.put(b"version", VERSION, db=meta)
-            transaction.put(b"repository", self._repository_id, db=meta)
+    def _turn(self, transaction: Any) -> None:
+        """Mark that the set of packs changes: others load it again."""
+        epoch = secrets.token_bytes(16)
+        transaction.put(b"epoch", epoch, db=self._view.databases[_META])
 
-        self._view.write(begin)
+    def _reading(self) -> Reading:
+        return self._view.reading(self._follow)
 
-    def _load_numbers(self) -> dict[int, str]:
-        with self._view.reading() as transaction:
-            return {
+    def _write(self, change: Callable[[Any], None]) -> None:
+        """Run a change in a write transaction that knows what others have done before it."""
+
+        def run(transaction: Any) -> None:
+            self._follow(transaction)
+            change(transaction)
+
+        try:
+            self._view.write(run)
+        finally:
+            self._seen = -1  # what was compared inside is not what was committed
+
+    def _follow(self, transaction: Any) -> None:
+        """Load the packs again if anyone, in this process or another, has changed them."""
+        seen = transaction.id()
+        if seen == self._seen:
+            return
+        databases = self._view.databases
+        epoch = bytes(transaction.get(b"epoch", b"", db=databases[_META]))
+        if epoch != self._epoch:
+            numbers = {
                 _NUMBER.unpack(number)[0]: bytes(pack_id).hex()
-                for pack_id, number in transaction.cursor(db=self._view.databases[_NUMBERS])
+                for pack_id, number in transaction.cursor(db=databases[_NUMBERS])
             }
+            with self._rows_lock:
+                self._rows.clear()
+            self._numbers = numbers
+            self._epoch = epoch
+        self._seen = seen
 
     @property
     def packs(self) -> dict[int, str]:
         """Return pack number → pack id of every pack the view knows."""
-        return self._numbers
+        with self._reading():
+            return self._numbers
 
     # -- keeping the view -------------------------------------------------------------------
 
@@ -113,7 +151,7 @@ class Index:
         gone = [
             number
             for number, pack_id in self._numbers.items()
-            if there.get(pack_id) != sizes[number]
+            if number in sizes and there.get(pack_id) != sizes[number]
         ]
         if gone:
             self._forget(gone)
@@ -155,22 +193,20 @@ class Index:
                     for key, place in _places(number, pack.rows):
                         sorter.add(key, place)
                     if len(rows) >= _MANY_PACKS:
-                        self._view.write(partial(self._put_rows, rows=rows))
+                        self._write(partial(self._put_rows, rows=rows))
                         rows.clear()
-                self._view.write(partial(self._put_rows, rows=rows))
-                live = self._numbers.keys() | ids.keys()
+                self._write(partial(self._put_rows, rows=rows))
                 for part in sorter.partitions():
                     for start in range(0, len(part), BATCH):
                         batch = part[start : start + BATCH]
-                        self._view.write(partial(self._put_places, places=batch, live=live))
+                        self._write(partial(self._put_places, places=batch, added=ids))
             finally:
                 sorter.close()
-            added = self._view.write(partial(self._put_ids, ids=ids))
-            self._numbers = {**self._numbers, **added}
+            self._write(partial(self._put_ids, ids=ids))
 
     def _sizes(self) -> dict[int, int]:
         sizes: dict[int, int] = {}
-        with self._view.reading() as transaction:
+        with self._reading() as transaction:
             for number in self._numbers:
                 value = transaction.get(_NUMBER.pack(number), db=self._view.databases[_PACKS])
                 sizes[number] = -1 if value is None else _PACK.unpack_from(value)[2]
@@ -182,17 +218,16 @@ class Index:
         def change(transaction: Any) -> None:
             for number in numbers:
                 key = _NUMBER.pack(number)
-                transaction.delete(key, db=self._view.databases[_PACKS])
-                pack_id = bytes.fromhex(self._numbers[number])
-                transaction.delete(pack_id, db=self._view.databases[_NUMBERS])
+                value = transaction.get(key, db=self._view.databases[_PACKS])
+                if value is not None:
+                    transaction.delete(bytes(value[:32]), db=self._view.databases[_NUMBERS])
+                    transaction.delete(key, db=self._view.databases[_PACKS])
+            self._turn(transaction)
             # What was complete may have stood on these packs.
             transaction.drop(self._view.databases[_COMPLETE], delete=False)
 
         with self._writing:
-            self._view.write(change)
-            self._numbers = self._load_numbers()
-            with self._rows_lock:
-                self._rows.clear()
+            self._write(change)
 
     def add(self, pack: Pack) -> list[Pack]:
         """Take up a durable pack; return the packs that were written to the view with it."""
@@ -209,32 +244,34 @@ class Index:
     def _flush(self) -> list[Pack]:
         flushed = self._pending
         if flushed:
-            added = self._view.write(self._insert)
-            self._numbers = {**self._numbers, **added}
+            self._write(self._insert)
             self._pending = []
             self._pending_count = 0
         return flushed
 
-    def _insert(self, transaction: Any) -> dict[int, str]:
+    def _insert(self, transaction: Any) -> None:
         # Numbers are never given twice: places in packs that are gone keep theirs.
         number = self._last_number(transaction)
         ids: dict[int, bytes] = {}
         rows: dict[int, bytes] = {}
         places: list[tuple[bytes, bytes]] = []
         for pack in self._pending:
+            pack_id = bytes.fromhex(pack.id)
+            if transaction.get(pack_id, db=self._view.databases[_NUMBERS]) is not None:
+                continue  # who looked at the packs meanwhile has taken it up
             number += 1
-            ids[number] = bytes.fromhex(pack.id)
+            ids[number] = pack_id
             rows[number] = _pack_row(pack)
             places.extend(_places(number, pack.rows))
         self._put_rows(transaction, rows)
         # Sorted keys touch each page of the tree once.
         places.sort()
-        self._put_places(transaction, places, self._numbers.keys() | ids.keys())
-        return self._put_ids(transaction, ids)
+        self._put_places(transaction, places, ids)
+        self._put_ids(transaction, ids)
 
     def _last_number(self, transaction: Any = None) -> int:
         if transaction is None:
-            with self._view.reading() as reading:
+            with self._reading() as reading:
                 return self._last_number(reading)
         value = transaction.get(b"last", b"", db=self._view.databases[_META])
         return int.from_bytes(value, "little")
@@ -246,20 +283,19 @@ class Index:
         last = max(rows, default=self._last_number(transaction))
         transaction.put(b"last", last.to_bytes(4, "little"), db=self._view.databases[_META])
 
-    def _put_ids(self, transaction: Any, ids: dict[int, bytes]) -> dict[int, str]:
-        """Make packs known; return those that no other process took up meanwhile, by number."""
+    def _put_ids(self, transaction: Any, ids: dict[int, bytes]) -> None:
+        """Make packs known, but for those that another process took up meanwhile."""
         numbers = self._view.databases[_NUMBERS]
-        return {
-            number: pack_id.hex()
-            for number, pack_id in ids.items()
-            if transaction.put(pack_id, _NUMBER.pack(number), overwrite=False, db=numbers)
-        }
+        for number, pack_id in ids.items():
+            transaction.put(pack_id, _NUMBER.pack(number), overwrite=False, db=numbers)
+        self._turn(transaction)
 
     def _put_places(
-        self, transaction: Any, places: Sequence[tuple[bytes, bytes]], live: Container[int]
+        self, transaction: Any, places: Sequence[tuple[bytes, bytes]], added: dict[int, bytes]
     ) -> None:
-        """Add places in the order of their ids, beside those that are there."""
+        """Add places in the order of their ids, beside those that are there and alive."""
         objects = self._view.databases[_OBJECTS]
+        live = self._numbers.keys() | added.keys()
         put = transaction.put
         for start in range(0, len(places), _RELEASED):
             for key, place in places[start : start + _RELEASED]:
@@ -272,10 +308,10 @@ class Index:
 
     def present(self, ids: Sequence[bytes]) -> list[bool]:
         """Return for each id whether some pack that is there holds it."""
-        numbers = self._numbers
         found: list[bool] = []
         for part in _parts(ids):
-            with self._view.reading() as transaction:
+            with self._reading() as transaction:
+                numbers = self._numbers
                 get = transaction.get
                 objects = self._view.databases[_OBJECTS]
                 for object_id in part:
@@ -291,7 +327,7 @@ class Index:
 
     def find(self, object_id: bytes) -> list[Place]:
         """Return every place of an object, least depth first; empty when there is none."""
-        with self._view.reading() as transaction:
+        with self._reading() as transaction:
             value = bytes(transaction.get(object_id, b"", db=self._view.databases[_OBJECTS]))
             places: list[Place] = []
             for number, record, inner, size in _PLACE.iter_unpack(value):
@@ -306,7 +342,7 @@ class Index:
         """Return one place for each id, of least depth, None where there is none."""
         found: list[Place | None] = []
         for part in _parts(ids):
-            with self._view.reading() as transaction:
+            with self._reading() as transaction:
                 found += [self._best(transaction, object_id) for object_id in part]
             self._view.looked_up(len(part))
         return found
@@ -348,7 +384,7 @@ class Index:
 
     def objects(self) -> int:
         """Return the number of ids in the view, those of vanished packs included."""
-        with self._view.reading() as transaction:
+        with self._reading() as transaction:
             count: int = transaction.stat(self._view.databases[_OBJECTS])["entries"]
             return count
 
@@ -360,7 +396,7 @@ class Index:
 
     def is_complete(self, snapshot_id: str, generation: bytes) -> bool:
         """Return whether all of a snapshot was found present under this generation."""
-        with self._view.reading() as transaction:
+        with self._reading() as transaction:
             value = transaction.get(snapshot_id.encode(), db=self._view.databases[_COMPLETE])
             return value is not None and bytes(value) == generation
 

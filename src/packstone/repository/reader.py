@@ -46,6 +46,7 @@ class ObjectReader:
         self._cache_size = 0
         self._lock = threading.Lock()
         self._rebuilt = False
+        self.may_refresh = True  # whether packs may have come that the view has not seen
 
     def get(self, kind: ObjectType, object_id: bytes) -> bytes:
         """Return an object's bytes; raises Damaged or ObjectMissing when no place gives them."""
@@ -140,17 +141,24 @@ class ObjectReader:
     def _rebuild_if_wrong(self, object_id: bytes) -> bool:
         """Bring the view up to date, or rebuild it where footers contradict it.
 
-        Returns whether looking again makes sense; at most once for each reader.
+        Returns whether looking again makes sense. Rebuilds once at most, and looks for new
+        packs once for each listing of snapshots: damage must not make every read slow.
         """
-        with self._lock:
-            if self._rebuilt:
-                return False
-            self._rebuilt = True
         places = self._index.find(object_id)
+        with self._lock:
+            allowed = not self._rebuilt if places else self.may_refresh
+            if places:
+                self._rebuilt = True
+            else:
+                self.may_refresh = False
+        if not allowed:
+            return False
         if not places:
             self._index.refresh(self._storage)
             return bool(self._index.find(object_id))
         if all(self._agrees(place, object_id) for place in places):
+            with self._lock:
+                self._rebuilt = False
             return False
         self._warn("the index disagrees with the packs; it is rebuilt from their footers")
         self._index.reset()

@@ -102,6 +102,7 @@ class ObjectRepository:
     def writer(self, *, level: int | None = None, dry_run: bool = False) -> ObjectWriter:
         """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
         layout.check_features(self.storage, self.repository_id, writing=True)
+        self.index.refresh(self.storage)  # what others have stored since is not stored again
         return ObjectWriter(
             self.storage,
             self.index,
@@ -116,6 +117,8 @@ class ObjectRepository:
     def snapshots(self) -> list[SnapshotRow]:
         """Return all readable snapshots, oldest first; damaged ones become warnings."""
         rows, damaged = list_snapshots(self.storage, self.repository_id)
+        if self._reader is not None:
+            self._reader.may_refresh = True
         self.warnings.extend(error.message for error in damaged)
         return rows
 

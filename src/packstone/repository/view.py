@@ -88,24 +88,26 @@ def open_view(directory: str, databases: tuple[bytes, ...]) -> View:
         return view
 
 
-class _Reading:
+class Reading:
     """A read transaction as a context manager; a class, because it is entered for every look-up."""
 
-    __slots__ = ("_transaction", "_view")
+    __slots__ = ("_follow", "_transaction", "_view")
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, follow: Callable[[Any], None]) -> None:
         self._view = view
+        self._follow = follow
 
     def __enter__(self) -> Any:
         view = self._view
         with view.gate:
             view.readers += 1
         try:
-            self._transaction = view.begin()
+            transaction = self._transaction = view.begin()
         except BaseException:
             self._leave()
             raise
-        return self._transaction
+        self._follow(transaction)
+        return transaction
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._transaction.abort()
@@ -166,19 +168,12 @@ class View:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.directory, name))
 
-    def reset(self) -> None:
-        """Replace everything by an empty environment."""
-        with self._alone():
-            self._environment.close()
-            try:
-                self._remove()
-            except OSError as error:
-                raise _failure(error, self.directory) from error
-            self._open()
+    def reading(self, follow: Callable[[Any], None]) -> Reading:
+        """Hold a short read transaction; values are valid inside it only.
 
-    def reading(self) -> _Reading:
-        """Hold a short read transaction; values are valid inside it only."""
-        return _Reading(self)
+        `follow` is called with the transaction before anything else.
+        """
+        return Reading(self, follow)
 
     def write(self, change: Callable[[Any], T]) -> T:
         """Run `change(transaction)` in one write transaction, again in a larger map if full."""
