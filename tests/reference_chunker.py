@@ -73,6 +73,8 @@ class Reference:
         self.threshold = (1 << 64) * self.spacing // average  # T
         lo, hi = secret[0:16], secret[16:32]
         self.decision_key, self.window_key = secret[32:48], secret[48:64]
+        self.gear = [siphash24(self.decision_key, bytes([b])) for b in range(256)]  # G
+        self.bits = average.bit_length() - 1  # log2 of the average
         self.substitute = [(lo[b & 15] + hi[b >> 4]) % 256 for b in range(256)]  # S
 
     def is_candidate(self, run: bytes) -> Callable[[int], bool]:
@@ -112,8 +114,20 @@ class Reference:
             return candidate.decision < self.threshold // 4
         return candidate.decision < 4 * self.threshold
 
+    def second_look(self, run: bytes, start: int) -> int:
+        """Return the end of a chunk of whose first 4A bytes no candidate cuts any."""
+        total = 0
+        for position in range(start + self.minimum - 64, start + self.maximum):
+            # what is older than 64 bytes has been shifted out
+            total = ((total << 1) + self.gear[run[position]]) & MASK
+            length = position + 1 - start
+            bits = self.bits + 2 if length < self.centre else self.bits - 2
+            if length >= self.minimum and total >> (64 - bits) == 0:
+                return position + 1
+        return start + self.maximum
+
     def ends_among(
-        self, candidates: list[Candidate], begin: int, end: int, final: bool = True
+        self, run: bytes, candidates: list[Candidate], begin: int, end: int, final: bool = True
     ) -> list[int]:
         """Return the chunk ends of run[begin:end], the run's candidates being given.
 
@@ -122,7 +136,7 @@ class Reference:
         ends: list[int] = []
         start = begin
         while start < end:
-            stop = self._first_end(candidates, start, end)
+            stop = self._first_end(run, candidates, start, end)
             if stop is None and final:
                 stop = end
             if stop is None:
@@ -131,7 +145,9 @@ class Reference:
             start = stop
         return ends
 
-    def _first_end(self, candidates: list[Candidate], start: int, end: int) -> int | None:
+    def _first_end(
+        self, run: bytes, candidates: list[Candidate], start: int, end: int
+    ) -> int | None:
         """Return the end of the chunk that starts at `start`, or None if it goes on past `end`."""
         first = bisect_left(candidates, start + self.minimum - 1, key=lambda c: c.position)
         for candidate in candidates[first:]:
@@ -140,11 +156,11 @@ class Reference:
                 break
             if self.cuts(length, candidate):
                 return start + length
-        return start + self.maximum if start + self.maximum <= end else None
+        return self.second_look(run, start) if start + self.maximum <= end else None
 
     def ends(self, run: bytes) -> list[int]:
         """Return the chunk ends of a whole run."""
-        return self.ends_among(self.candidates(run), 0, len(run))
+        return self.ends_among(run, self.candidates(run), 0, len(run))
 
     def key(self, run: bytes, position: int) -> int:
         """Return the key of the cut between run[position - 1] and run[position]."""

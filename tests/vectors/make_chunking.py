@@ -7,6 +7,7 @@ An input is `size` bytes, made from its rule:
 - `blake3`: the extended output of BLAKE3 of the UTF-8 bytes of `seed`
 - `letters`: those bytes again, each byte b replaced by alphabet[b mod length of alphabet]
 - `repeat`: the bytes `hex`, over and over
+- `records`: zeros, but for the first `varying` of each `record` bytes, which are those of BLAKE3
 Secrets are the 64-byte derived key of BLAKE3 with context "packstone v1 cutting" and the material
 given, in hexadecimal.
 """
@@ -41,6 +42,9 @@ def input_bytes(rule: Rule) -> bytes:
     stream = blake3(rule["seed"].encode()).digest(length=size)
     if rule["kind"] == "blake3":
         return stream
+    if rule["kind"] == "records":
+        record, varying = rule["record"], rule["varying"]
+        return bytes(b if at % record < varying else 0 for at, b in enumerate(stream))
     assert rule["kind"] == "letters"
     alphabet = rule["alphabet"].encode()
     return stream.translate(bytes(alphabet[b % len(alphabet)] for b in range(256)))
@@ -78,6 +82,10 @@ def letters(seed: str, alphabet: str, size: int) -> Rule:
     return {"kind": "letters", "seed": seed, "alphabet": alphabet, "size": size}
 
 
+def records(seed: str, record: int, varying: int, size: int) -> Rule:
+    return {"kind": "records", "seed": seed, "record": record, "varying": varying, "size": size}
+
+
 def repeat(text: bytes, size: int) -> Rule:
     return {"kind": "repeat", "hex": text.hex(), "size": size}
 
@@ -99,6 +107,8 @@ def cases() -> list[dict[str, Any]]:
         case("random, 8 MiB", 8192 * KIB, blake3_rule("e", 100_000)),
         case("decimal lines, 4 KiB", 4 * KIB, letters("f", "0123456789\n", 150_000)),
         case("two letters, 32 KiB", 32 * KIB, letters("g", "01", 500_000), other),
+        case("records, second look", 4 * KIB, records("h", 16, 8, 150_000)),
+        case("records of 64, second look", 32 * KIB, records("i", 64, 24, 600_000), other),
         case("zeros", 4 * KIB, repeat(b"\0", 50_000)),
         case("a phrase", 4 * KIB, repeat(phrase, 50_000)),
         case("a phrase, another secret", 32 * KIB, repeat(phrase, 300_000), other),

@@ -34,6 +34,8 @@ struct cutter {
     size_t average, minimum, maximum, centre;
     uint64_t early_threshold, late_threshold; /* for lengths below and from the centre */
     uint64_t no_fourth_test;      /* all ones when only three tests are asked for */
+    uint64_t gear[256];           /* of the second look */
+    unsigned early_bits, late_bits; /* zero bits that it asks for, before and from the centre */
     size_t (*scan)(const struct cutter *, const struct chunk_scan *, const uint8_t *, size_t);
     const char *path;
 };
@@ -130,6 +132,34 @@ static inline uint64_t candidates_of(const struct cutter *cutter, uint64_t a, ui
            (b << 37 | b_before >> 27 | cutter->no_fourth_test);
 }
 
+/* Return the length of a chunk of whose first `maximum` bytes no candidate cuts any.
+ *
+ * Records that are half constant can leave the filter without candidates. A rolling sum over 64
+ * bytes still sees what varies in them, so their cuts follow the content too. Rare and slow. */
+__attribute__((noinline, cold)) static size_t
+second_look(const struct cutter *cutter, const uint8_t *chunk)
+{
+    size_t position = cutter->minimum - DECISION_WINDOW;
+    uint64_t sum = 0;
+
+    /* Zeros are common and give the same sum everywhere: two looks are enough for them. */
+    if (!memcmp(chunk + position, chunk + position + 1, cutter->maximum - position - 1)) {
+        sum = 0 - cutter->gear[chunk[position]]; /* each of the 64 terms, modulo 2^64 */
+        if (!(sum >> (64 - cutter->early_bits)))
+            return cutter->minimum;
+        return sum >> (64 - cutter->late_bits) ? cutter->maximum : cutter->centre;
+    }
+    for (; position < cutter->minimum - 1; position++)
+        sum = (sum << 1) + cutter->gear[chunk[position]];
+    for (; position < cutter->maximum; position++) {
+        sum = (sum << 1) + cutter->gear[chunk[position]];
+        if (!(sum >> (64 - (position + 1 < cutter->centre ? cutter->early_bits
+                                                          : cutter->late_bits))))
+            return position + 1;
+    }
+    return cutter->maximum;
+}
+
 /* Return the length of the first chunk of `size` bytes, or 0 if nothing in them cuts it. */
 static size_t first_cut(const struct cutter *cutter, const uint8_t *chunk, size_t size)
 {
@@ -152,7 +182,7 @@ static size_t first_cut(const struct cutter *cutter, const uint8_t *chunk, size_
         if (cut)
             return cut;
     }
-    return limit == cutter->maximum ? limit : 0;
+    return limit == cutter->maximum ? second_look(cutter, chunk) : 0;
 }
 
 /* Write the ends of the chunks of data[begin..end) to `ends` and return how many there are.
@@ -206,6 +236,10 @@ static void prepare(struct cutter *cutter, const uint8_t *secret, size_t average
     cutter->early_threshold = threshold / 4;
     cutter->late_threshold = threshold * 4;
     cutter->no_fourth_test = average >= FOURTH_TEST_FROM ? 0 : UINT64_MAX;
+    for (int b = 0; b < 256; b++)
+        cutter->gear[b] = siphash24(cutter->decision_key, &(uint8_t){(uint8_t)b}, 1);
+    cutter->early_bits = (unsigned)__builtin_ctzll(average) + 2;
+    cutter->late_bits = (unsigned)__builtin_ctzll(average) - 2;
 }
 
 #endif

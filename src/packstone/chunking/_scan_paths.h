@@ -57,7 +57,7 @@ static size_t scan_portable(const struct cutter *cutter, const struct chunk_scan
             candidates = candidates_of(cutter, a, b, a_before, b_before);
             a_before = a;
             b_before = b;
-            if (UNLIKELY(candidates) && block >= text) {
+            if (UNLIKELY(candidates)) { /* decide() passes over those before `text` */
                 size_t cut = decide(cutter, where, block, candidates);
                 if (cut)
                     return cut;

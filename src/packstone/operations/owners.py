@@ -46,7 +46,7 @@ def _numbers(names: dict[int, str], look_up: Callable[[str], int]) -> dict[int, 
     for number, name in names.items():
         try:
             here = look_up(name)
-        except KeyError:
+        except (KeyError, ValueError):  # unknown here, or nothing that can be a name
             continue
         if here != number:
             found[number] = here

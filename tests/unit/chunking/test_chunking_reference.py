@@ -43,8 +43,8 @@ def test_every_length_up_to_twice_the_maximum() -> None:
     candidates = reference.candidates(run)
     chunkers = _chunkers(average, secret)
     for length in range(8 * average + 1):
-        certain = reference.ends_among(candidates, 0, length, final=False)
-        final = reference.ends_among(candidates, 0, length)
+        certain = reference.ends_among(run, candidates, 0, length, final=False)
+        final = reference.ends_among(run, candidates, 0, length)
         for chunker in chunkers:
             assert chunker.cut(run, 0, length, False) == certain, (length, chunker.path)
             assert chunker.cut(run, 0, length, True) == final, (length, chunker.path)
@@ -58,13 +58,13 @@ def test_four_tests_at_sampled_lengths() -> None:
     reference = Reference(average, secret)
     candidates = reference.candidates(run)
     chunkers = _chunkers(average, secret)
-    ends = reference.ends_among(candidates, 0, len(run))
+    ends = reference.ends_among(run, candidates, 0, len(run))
     assert len(ends) > 4
     near = {max(0, end + step) for end in ends for step in range(-70, 71)}
     lengths = near | {rng.randrange(len(run) + 1) for _ in range(500)}
     for length in sorted(length for length in lengths if length <= len(run)):
-        certain = reference.ends_among(candidates, 0, length, final=False)
-        final = reference.ends_among(candidates, 0, length)
+        certain = reference.ends_among(run, candidates, 0, length, final=False)
+        final = reference.ends_among(run, candidates, 0, length)
         for chunker in chunkers:
             assert chunker.cut(run, 0, length, False) == certain, (length, chunker.path)
             assert chunker.cut(run, 0, length, True) == final, (length, chunker.path)
@@ -79,8 +79,27 @@ def test_every_begin_in_a_few_words() -> None:
     for chunker in _chunkers(average, _secret("begins")):
         for begin in range(300):
             end = len(run) - begin % 7
-            expected = reference.ends_among(candidates, begin, end)
+            expected = reference.ends_among(run, candidates, begin, end)
             assert chunker.cut(run, begin, end, True) == expected, (begin, chunker.path)
+
+
+def test_candidates_just_before_the_minimum() -> None:
+    """A run that ends soon after the minimum is seen in a word that reaches back before it."""
+    average = 4 * KIB
+    run = random.Random("minimum").randbytes(64 * KIB)
+    reference = Reference(average, _secret("minimum"))
+    candidates = reference.candidates(run)
+    early = [c.position for c in candidates if c.decision < reference.threshold // 4]
+    chunkers = _chunkers(average, _secret("minimum"))
+    assert len(early) >= 3
+    for position in early:
+        for short in (1, 2, 10, 30, 50, 62):
+            begin = position + 1 - (average // 2 - short)
+            end = begin + average // 2 + (63 - short) // 2
+            if begin >= 0 and end <= len(run):
+                expected = reference.ends_among(candidates, begin, end)
+                for chunker in chunkers:
+                    assert chunker.cut(run, begin, end, True) == expected, chunker.path
 
 
 @pytest.mark.parametrize("kind", EVERYTHING)
@@ -97,7 +116,7 @@ def test_every_kind_of_data(kind: str) -> None:
 def test_every_size_of_average(average: int) -> None:
     """One run a little longer than fits the reference's patience."""
     secret = _secret(str(average))
-    run = random.Random(average).randbytes(min(6 * average, 400 * KIB))
+    run = random.Random(average).randbytes(min(6 * average, 256 * KIB))
     expected = Reference(average, secret).ends(run)
     for chunker in _chunkers(average, secret):
         assert chunker.cut(run, 0, len(run), True) == expected, chunker.path
