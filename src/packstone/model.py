@@ -59,7 +59,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     ctime_ns: int
     inode: int
     content: bytes | list[Any] | None
-    extras: Extras | None = None
+    extras: Extras | None
 
 
 class Stat(NamedTuple):

@@ -35,8 +35,8 @@ from packstone.model import Entry, Problem
 __all__ = ["Outcome", "Target", "TargetDirectory", "TargetFile", "validate_name"]
 
 OPEN_DIRECTORIES = 128
-OPEN_FILES = 128
-_BATCH_DIRECTORIES = 64  # that one batch of small files holds open
+OPEN_FILES = 64  # some systems allow 256 descriptors in all
+_BATCH_DIRECTORIES = 32  # that one batch of small files holds open; there are several threads
 
 SmallFile = tuple[TargetDirectory, Entry, bytes | memoryview]
 
@@ -298,7 +298,12 @@ class Target:
     def stat_names(
         self, directory: TargetDirectory, names: Sequence[bytes]
     ) -> list[StatRow | None]:
-        """lstat entries; None for those that are not there or cannot be looked at."""
+        """lstat entries; None for those that are not there or cannot be looked at.
+
+        Raises TargetError for what is no name of an entry.
+        """
+        for name in names:
+            validate_name(name)
         with self._directories.hold(directory) as fd:
             found = _scan.stat_names(fd, names)
         return [None if isinstance(row, int) else row for row in found]

@@ -142,10 +142,11 @@ class Placing:
             os.close(fd)
 
     def failed(self, directory: TargetDirectory, name: bytes, error: Exception) -> Outcome:
-        """Turn what went wrong with an entry into its outcome, noted if it is a problem."""
+        """Turn what went wrong with an entry, or b"" for the directory, into its outcome."""
         if isinstance(error, FileExistsError) and self.overwrite == "never":
             return Outcome.KEPT
-        self.problems.note(directory.path_of(name), reason_of(error))
+        path = directory.path_of(name) if name else directory.path
+        self.problems.note(path, reason_of(error))
         return Outcome.FAILED
 
 

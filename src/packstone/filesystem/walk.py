@@ -121,10 +121,18 @@ class _Walk:
                 if frame.todo:
                     yield self._descend(frame, frame.todo.pop())
                 elif frame.next < len(frame.names):
-                    yield from self._slice(frame)
+                    found, failed = self._slice(frame)
+                    if failed:
+                        yield from failed
+                    if found is not None:
+                        yield found
                 else:
                     yield Leave(frame.directory)
-                    yield from self._ascend()
+                    if len(stack) > 1 and stack[-2].is_closed:
+                        yield from self._reopen(stack[-2], frame)
+                    stack.pop()
+                    if not frame.is_closed:
+                        frame.directory.release()
         finally:
             for frame in stack:
                 if not frame.is_closed:
@@ -132,36 +140,38 @@ class _Walk:
 
     # ---------------------------------------------------------------- names
 
-    def _slice(self, frame: _Frame) -> Iterator[Event]:
+    def _slice(self, frame: _Frame) -> tuple[Slice | None, list[Failed]]:
+        """Look at the next names of a directory; its subdirectories become `todo`."""
         directory = frame.directory
         names = frame.names
         if frame.next or len(names) > SLICE:
             names = names[frame.next : frame.next + SLICE]
         frame.next += len(names)
-        found: list[StatRow | int]
+        failed: list[Failed] = []
+        rows: list[StatRow | int]
         if frame.source is not None:
-            found = self._look_up(frame, frame.source, names)
-            directories, failures = _positions(found)
+            rows = self._look_up(frame, frame.source, names)
+            directories, failures = _positions(rows)
         else:
-            found, directories, failures = _scan.stat_slice(directory.fd, names)
+            rows, directories, failures = _scan.stat_slice(directory.fd, names)
         if self._filter.looks_at_entries:
-            kept = self._keep(frame, names, found)
-            names, found = [names[i] for i in kept], [found[i] for i in kept]
-            directories, failures = _positions(found)
+            kept = self._keep(frame, names, rows)
+            names, rows = [names[i] for i in kept], [rows[i] for i in kept]
+            directories, failures = _positions(rows)
         if failures:
             for i in failures:
-                yield from self._fail(frame, names[i], cast(int, found[i]))
-            kept = [i for i, row in enumerate(found) if not isinstance(row, int)]
-            names, found = [names[i] for i in kept], [found[i] for i in kept]
-            directories, failures = _positions(found)
-        rows = cast("list[StatRow]", found)
-        frame.todo = [names[i] for i in reversed(directories)]
-        if self._one_file_system and frame.source is None:
-            frame.foreign = frozenset(
-                names[i] for i in directories if rows[i][DEVICE] != frame.device
-            )
-        if names:
-            yield Slice(directory, names, rows)
+                failed += self._fail(frame, names[i], cast(int, rows[i]))
+            kept = [i for i, row in enumerate(rows) if not isinstance(row, int)]
+            names, rows = [names[i] for i in kept], [rows[i] for i in kept]
+            directories, failures = _positions(rows)
+        stats = cast("list[StatRow]", rows)
+        if directories:
+            frame.todo = [names[i] for i in reversed(directories)]
+            if self._one_file_system and frame.source is None:
+                frame.foreign = frozenset(
+                    names[i] for i in directories if stats[i][DEVICE] != frame.device
+                )
+        return Slice(directory, names, stats) if names else None, failed
 
     def _look_up(self, frame: _Frame, source: Source, names: list[bytes]) -> list[StatRow | int]:
         """stat the way to sources: links are followed on it, but not where it ends."""
@@ -192,11 +202,10 @@ class _Walk:
             prefix += "/" if prefix else ""
         return self._filter.keep(prefix, names, found)
 
-    def _fail(self, frame: _Frame, name: bytes, number: int) -> Iterator[Failed]:
+    def _fail(self, frame: _Frame, name: bytes, number: int) -> list[Failed]:
         path = frame.directory.path_of(name)
         lost = [path] if frame.source is None else frame.source.children[name].paths(path)
-        for each in lost:
-            yield Failed(each, OSError(number, os.strerror(number), each))
+        return [Failed(each, OSError(number, os.strerror(number), each)) for each in lost]
 
     # ---------------------------------------------------------------- down
 
@@ -244,28 +253,17 @@ class _Walk:
 
     # ---------------------------------------------------------------- up
 
-    def _ascend(self) -> Iterator[Event]:
-        stack = self._stack
-        done = stack.pop()
-        try:
-            if stack and stack[-1].is_closed:
-                yield from self._reopen(None if done.is_closed else done.directory)
-        finally:
-            if not done.is_closed:
-                done.directory.release()
-
-    def _reopen(self, below: OpenDirectory | None) -> Iterator[Failed]:
-        """Open the top frame again, through ".." of the directory left, or from the root."""
-        frame = self._stack[-1]
+    def _reopen(self, frame: _Frame, below: _Frame) -> Iterator[Failed]:
+        """Open a directory again when the one below is done, through its ".." or from the root."""
         directory = frame.directory
         if directory.try_acquire():  # a reader still has it
             frame.is_closed = False
             return
         fd = None
-        if below is not None:
-            fd = _open_same(directory, b"..", below.fd, os.O_NOFOLLOW)
+        if not below.is_closed:
+            fd = _open_same(directory, b"..", below.directory.fd, os.O_NOFOLLOW)
         if fd is None:  # moved away, or reached through a link: the long way
-            fd = self._open_from_root()
+            fd = self._open_from_root(frame)
         if fd is not None:
             directory.reopen(fd)
             frame.is_closed = False
@@ -281,9 +279,9 @@ class _Walk:
         frame.todo.clear()
         frame.next = len(frame.names)
 
-    def _open_from_root(self) -> int | None:
+    def _open_from_root(self, wanted: _Frame) -> int | None:
         fd = os.dup(self._stack[0].directory.fd)
-        for frame in self._stack[1:]:
+        for frame in self._stack[1 : self._stack.index(wanted) + 1]:
             flags = 0 if frame.source is not None else os.O_NOFOLLOW
             inner = _open_same(frame.directory, frame.directory.name, fd, flags)
             os.close(fd)

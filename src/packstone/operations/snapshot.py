@@ -191,6 +191,7 @@ def take_stream(
             now,
             0,
             content.finish(),
+            None,
         )
         directory = DirectoryWriter(store.writer.put)
         directory.extend([entry])

@@ -155,7 +155,7 @@ class Index:
         ]
         if gone:
             self._forget(gone)
-        known = set(self._numbers.values())
+        known = set(self.packs.values())  # read again: some may have been forgotten
         unseen = sorted(there.keys() - known)
         damaged: list[Damaged] = []
 

@@ -45,10 +45,10 @@ class RecordRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=
     raw_size: int
     codec: int
     objects: bytes
-    keys: bytes = b""
-    bases: list[bytes] = []
-    depth: int = 0
-    lineage: int = 0
+    keys: bytes
+    bases: list[bytes]
+    depth: int
+    lineage: int
 
     def object_rows(self) -> Iterable[tuple[bytes, int, int]]:
         """Iterate over (id, size, type) in the order of the decoded record."""
@@ -93,7 +93,9 @@ class PackWriter:
     def add(self, payload: Buffer, raw_size: int, codec: int, objects: bytes, keys: bytes) -> None:
         """Append one encoded record that holds `objects` (packed rows of the footer)."""
         # The offset is that of a pack without footers; finish() moves what comes after one.
-        self.rows.append(RecordRow(self.size, len(payload), raw_size, codec, objects, keys))
+        self.rows.append(
+            RecordRow(self.size, len(payload), raw_size, codec, objects, keys, [], 0, 0)
+        )
         self.size += len(payload)
         # What is held back outlives the caller's buffer; bytes are not copied.
         self._tail.append(bytes(payload))
@@ -196,7 +198,7 @@ def read_pack(storage: Storage, pack_id: str, size: int, repository_id: bytes) -
         try:
             kind, footer_offset, footer_size = read(storage, name, size, repository_id)
             rows = _read_footer(storage, name, footer_offset, footer_size, repository_id)
-            kind = _validate(name, kind, rows, size)
+            kind = _validate(name, kind, rows, size, (footer_offset, footer_offset + footer_size))
         except Damaged as error:
             failures.append(error.message)
             continue
@@ -259,14 +261,18 @@ def _read_footer(
         raise Damaged(f"{name}: the footer does not decode: {error}", name=name) from error
 
 
-def _validate(name: str, kind: int, rows: list[RecordRow], size: int) -> int:
-    """Check what a footer says against the pack's size; return the pack's kind."""
+def _validate(
+    name: str, kind: int, rows: list[RecordRow], size: int, footer: tuple[int, int]
+) -> int:
+    """Check what a footer says against the pack's size and its own place; return the kind."""
     end = HEADER_SIZE
     limit = size - TRAILER_SIZE
     types: set[int] = set()
     for number, row in enumerate(rows):
         if row.offset < end or row.stored_size < 0 or row.offset + row.stored_size > limit:
             raise Damaged(f"{name}: record {number} overlaps its neighbours", name=name)
+        if row.offset < footer[1] and row.offset + row.stored_size > footer[0]:
+            raise Damaged(f"{name}: record {number} overlaps the footer", name=name)
         end = row.offset + row.stored_size
         count, rest = divmod(len(row.objects), OBJECT.size)
         if rest or not 0 < count <= MAX_OBJECTS or not 0 <= row.raw_size <= MAX_RAW_SIZE:
