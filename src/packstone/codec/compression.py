@@ -31,8 +31,8 @@ class Compressor:
         self.level = level
         self._local = threading.local()
 
-    def encode(self, raw: Buffer) -> tuple[int, Buffer]:
-        """Return (codec, payload): zstd, or the bytes themselves when that does not pay.
+    def encode(self, raw: Buffer) -> tuple[int, bytes]:
+        """Return (codec, payload): zstd, or a copy of the bytes when that does not pay.
 
         zstd recognises incompressible data itself at several GB/s, so nothing is sampled
         beforehand (measured in bench/steps.py).
@@ -45,7 +45,8 @@ class Compressor:
             )
         payload: bytes = compressor.compress(raw)
         if len(payload) > len(raw) - len(raw) // _MIN_SAVING:
-            return STORED, raw
+            # A copy: packs hold records back, callers use their buffers again.
+            return STORED, bytes(raw)
         return ZSTD, payload
 
     def decode(self, codec: int, payload: Buffer, raw_size: int) -> Buffer:
