@@ -36,7 +36,7 @@ def find_path(reader: ObjectReader, snapshot: Snapshot, path: bytes) -> Entry | 
         entry = find_entry(reader.get, tree_id, name)
         if entry is None:
             where = os.fsdecode(b"/" + b"/".join(names[: depth + 1]))
-            raise UsageError(f"{where!r} is not in the snapshot", hint="Run: packstone ls")
+            raise UsageError(f"{where!r} is not in the snapshot", hint="Run: packstone ls latest")
         if depth < len(names) - 1:
             tree_id = directory_id(entry)
     return entry

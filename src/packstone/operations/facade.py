@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from packstone.errors import UsageError
 from packstone.model import KIB, MIB
 from packstone.operations import browse, check, restore, snapshot
 from packstone.operations.options import RestoreOptions, SnapshotOptions
@@ -187,7 +188,7 @@ class Repository:
         row = self.find_snapshot(snapshot)
         entry = browse.find_path(self._objects.reader, row.snapshot, os.fsencode(path))
         if entry is None:
-            raise IsADirectoryError("the root of a snapshot is a directory")
+            raise UsageError("the root of a snapshot is a directory")
         return browse.open_stored(self._objects.reader, entry)
 
     def restore(

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from packstone.errors import UsageError
+from packstone.errors import PackstoneError, TargetError, UsageError
 from packstone.filesystem.confine import Target
 from packstone.model import Entry
 from packstone.operations.browse import directory_id, find_path, split_path
@@ -48,9 +48,14 @@ def restore_snapshot(
         _count_only(repository, tree_id, only, base, options, result)
     else:
         owner = options.owner and os.geteuid() == 0
-        with Target(
-            target, owner=owner, overwrite=options.overwrite, sparse=options.sparse
-        ) as place:
+        try:
+            place = Target(target, owner=owner, overwrite=options.overwrite, sparse=options.sparse)
+        except TargetError as error:
+            raise PackstoneError(
+                f"cannot restore into {os.fsdecode(target)!r}: {error.message}",
+                hint="Nothing was written",
+            ) from error
+        with place:
             if options.overwrite is None and place.names(place.root):
                 raise UsageError(
                     f"{os.fsdecode(target)!r} is not empty",

@@ -22,8 +22,9 @@ from typing import Any, BinaryIO
 import msgspec
 
 from packstone.chunking.chunker import Chunker, ChunkerParams
-from packstone.errors import CommandFailed, UsageError
+from packstone.errors import CommandFailed, Damaged, ObjectMissing, UsageError
 from packstone.model import Entry, Snapshot
+from packstone.operations.browse import find_path
 from packstone.operations.build_tree import TreeBuilder
 from packstone.operations.options import SnapshotOptions
 from packstone.operations.parent import Parent
@@ -36,6 +37,8 @@ from packstone.repository.trees import DirectoryWriter
 from packstone.repository.writer import ObjectWriter
 from packstone.version import VERSION
 
+_PATIENCE = 5  # seconds that a command may take to end after it was asked to
+
 
 class _Session:
     """One snapshot being taken: writer, workers, parent, and the snapshot's first draft."""
@@ -47,6 +50,7 @@ class _Session:
         paths: list[bytes],
         name: bytes,
     ) -> None:
+        self._repository = repository
         self.options = options
         self.started = time.monotonic()
         started_ns = options.clock()
@@ -78,8 +82,7 @@ class _Session:
         """Put the snapshot object, unless it was only to be tried, and complete the result."""
         result, options, row = self.result, self.options, self.row
         self.workers.close()
-        unchanged = row is not None and row.snapshot.tree == tree
-        if options.dry_run or (options.skip_if_unchanged and unchanged):
+        if options.dry_run or (options.skip_if_unchanged and self._is_unchanged(tree)):
             self.writer.finish()
         else:
             snapshot = msgspec.structs.replace(
@@ -103,6 +106,24 @@ class _Session:
         result.chunks_total = self.store.chunks_total
         result.seconds = time.monotonic() - self.started
         return result
+
+    def _is_unchanged(self, tree: bytes) -> bool:
+        """Return whether every source is what it is in the parent.
+
+        What stands above the sources does not count: somebody always writes beside them.
+        """
+        if self.row is None:
+            return False
+        self.writer.finish()  # the new trees are read below
+        old, new = self.row.snapshot, msgspec.structs.replace(self.draft, tree=tree)
+        reader = self._repository.reader
+        try:
+            return all(
+                find_path(reader, old, path) == find_path(reader, new, path)
+                for path in self.draft.paths
+            )
+        except (Damaged, ObjectMissing, UsageError):  # a source that came or went
+            return False
 
 
 @contextmanager
@@ -168,6 +189,8 @@ def take_stream(
             while done < len(view):
                 # Unbuffered streams return what is there: only 0 is the end.
                 count = stream.readinto(view[done:])  # type: ignore[attr-defined]
+                if count is None:
+                    raise UsageError("the stream does not block: its end cannot be told")
                 if not count:
                     break
                 done += count
@@ -237,7 +260,11 @@ def take_command(
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _user_name(uid: int) -> str:

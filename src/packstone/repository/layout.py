@@ -114,7 +114,7 @@ def read_config(storage: Storage, warn: Callable[[str], None]) -> tuple[bytes, C
     if all(isinstance(failure, ObjectMissing) for failure in failures):
         raise RepositoryMissing(
             f"there is no repository at {storage.url}",
-            hint=f"Create one with: packstone init {storage.url}",
+            hint=f"Create one with: packstone init --plain {storage.url}",
         )
     raise Damaged(
         f"config and config.bak are both unusable: {failures[0].message}; {failures[1].message}",

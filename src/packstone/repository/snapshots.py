@@ -104,7 +104,7 @@ def resolve(spec: str, rows: Sequence[SnapshotRow]) -> SnapshotRow:
         back = int(latest[1] or 0)
         if back >= len(rows):
             raise UsageError(
-                f"no snapshot {spec!r}: {len(rows)} snapshots match",
+                f"no snapshot {spec!r} among {len(rows)}",
                 hint="Run: packstone snapshots",
             )
         return rows[-1 - back]
