@@ -29,6 +29,26 @@ static int test_b(const struct cutter *c, const uint8_t *run, size_t i)
     return g >= 32 && g < 64;
 }
 
+/* The 64 terms anew at every position, not rolled. */
+static size_t naive_second_look(const struct cutter *c, const uint8_t *run)
+{
+    uint64_t gear[256];
+    unsigned bits = 0;
+    for (int b = 0; b < 256; b++)
+        gear[b] = siphash24(c->decision_key, &(uint8_t){(uint8_t)b}, 1);
+    while ((size_t)1 << bits < c->average)
+        bits++;
+    for (size_t length = c->average / 2; length <= 4 * c->average; length++) {
+        unsigned zeros = length < c->average * 13 / 16 ? bits + 2 : bits - 2;
+        uint64_t sum = 0;
+        for (size_t j = 0; j < 64; j++)
+            sum += gear[run[length - 1 - j]] << j;
+        if (sum >> (64 - zeros) == 0)
+            return length;
+    }
+    return 4 * c->average;
+}
+
 static size_t naive_cut(const struct cutter *c, const uint8_t *run, size_t size, int final)
 {
     uint64_t threshold = (c->average >= 32768 ? (uint64_t)4096 : 512) * (UINT64_MAX / c->average + 1);
@@ -41,7 +61,7 @@ static size_t naive_cut(const struct cutter *c, const uint8_t *run, size_t size,
             return length;
     }
     if (size >= 4 * c->average)
-        return 4 * c->average;
+        return naive_second_look(c, run);
     return final ? size : 0;
 }
 

@@ -1,8 +1,7 @@
 from collections.abc import Sequence
 
-from typing_extensions import Buffer
-
 from packstone.filesystem.metadata import StatRow, Xattrs
+from packstone.model import Buffer
 
 OWNER_LOST: int
 MODE_LOST: int

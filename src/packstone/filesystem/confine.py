@@ -9,13 +9,11 @@ Whoever exchanges directories for links meanwhile makes entries fail, not go els
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
 from packstone.errors import TargetError, UsageError
 from packstone.filesystem import _scan
@@ -23,22 +21,19 @@ from packstone.filesystem.descriptors import Descriptors
 from packstone.filesystem.metadata import (
     StatRow,
     apply_attributes,
-    losses_of,
     remove_foreign_xattrs,
 )
 from packstone.filesystem.placing import Outcome, Placing, Problems, discard
 from packstone.filesystem.reading import open_regular
+from packstone.filesystem.small_files import SmallFile, write_plain
 from packstone.filesystem.target_directory import Directories, TargetDirectory, validate_name
 from packstone.filesystem.target_file import TargetFile
-from packstone.model import Entry, Problem
+from packstone.model import Buffer, Entry, Problem
 
 __all__ = ["Outcome", "Target", "TargetDirectory", "TargetFile", "validate_name"]
 
 OPEN_DIRECTORIES = 128
 OPEN_FILES = 64  # some systems allow 256 descriptors in all
-_BATCH_DIRECTORIES = 32  # that one batch of small files holds open; there are several threads
-
-SmallFile = tuple[TargetDirectory, Entry, bytes | memoryview]
 
 
 class Target:
@@ -143,66 +138,22 @@ class Target:
 
     def write_small(self, items: Sequence[SmallFile]) -> list[Outcome]:
         """Write whole files in one go; one outcome each, in order."""
-        outcomes = [Outcome.WRITTEN] * len(items)
-        held: dict[TargetDirectory, int] = {}
-        rows: list[Any] = []
+        plain: list[SmallFile] = []
         places: list[int] = []
-        try:
-            for place, (directory, entry, data) in enumerate(items):
-                extras = entry.extras
-                if directory.inherits or (extras is not None and extras.xattrs):
-                    outcomes[place] = self._write_one(directory, entry, data)
-                    continue
-                fd = held.get(directory)
-                if fd is None:
-                    if len(held) >= _BATCH_DIRECTORIES:
-                        self._write_rows(items, rows, places, outcomes)
-                        self._release(held)
-                    try:
-                        fd = held[directory] = self._directories.acquire(directory)
-                    except TargetError as error:
-                        outcomes[place] = self._placing.failed(directory, entry.name, error)
-                        continue
+        outcomes = [Outcome.WRITTEN] * len(items)
+        for place, item in enumerate(items):
+            directory, entry, data = item
+            extras = entry.extras
+            if directory.inherits or (extras is not None and extras.xattrs):
+                outcomes[place] = self._write_one(directory, entry, data)
+            else:
+                plain.append(item)
                 places.append(place)
-                rows.append(
-                    (fd, entry.name, data, entry.mode, entry.uid, entry.gid, entry.mtime_ns)
-                )
-            self._write_rows(items, rows, places, outcomes)
-        finally:
-            self._release(held)
+        for place, outcome in zip(places, write_plain(self._placing, plain), strict=True):
+            outcomes[place] = outcome
         return outcomes
 
-    def _release(self, held: dict[TargetDirectory, int]) -> None:
-        for directory in held:
-            self._directories.release(directory)
-        held.clear()
-
-    def _write_rows(
-        self,
-        items: Sequence[SmallFile],
-        rows: list[Any],
-        places: list[int],
-        outcomes: list[Outcome],
-    ) -> None:
-        placing = self._placing
-        prefix = placing.temporary()
-        results = _scan.write_files(rows, prefix, placing.owner, placing.replaces)
-        if any(results):
-            for place, result in zip(places, results, strict=True):
-                if result == 0:
-                    continue
-                directory, entry, _ = items[place]
-                if result > 0:
-                    self._problems.lose(directory.path_of(entry.name), losses_of(result))
-                else:
-                    error = _error_of(-result, entry.name)
-                    outcomes[place] = placing.failed(directory, entry.name, error)
-        rows.clear()
-        places.clear()
-
-    def _write_one(
-        self, directory: TargetDirectory, entry: Entry, data: bytes | memoryview
-    ) -> Outcome:
+    def _write_one(self, directory: TargetDirectory, entry: Entry, data: Buffer) -> Outcome:
         try:
             file = self.create_file(directory, entry.name, len(data))
         except TargetError as error:
@@ -313,12 +264,3 @@ class Target:
         validate_name(name)
         with self._directories.hold(directory) as fd:
             return open_regular(fd, name)
-
-
-def _error_of(number: int, name: bytes) -> Exception:
-    if number == errno.EINVAL:
-        try:
-            validate_name(name)
-        except TargetError as error:
-            return error
-    return OSError(number, os.strerror(number))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import threading
 
-from packstone.filesystem.metadata import StatRow
+from packstone.filesystem.metadata import DEVICE, INODE, StatRow
+
+OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class OpenDirectory:
@@ -79,3 +81,31 @@ class OpenDirectory:
         with self._lock:
             self.fd = fd
             self._users = 1
+
+
+def open_on_the_way(parent_fd: int | None, name: bytes) -> int:
+    """Open a directory on the way to a source: passing through needs no right to list it."""
+    path = name if parent_fd is not None else b"/"
+    try:
+        return os.open(path, OPEN, dir_fd=parent_fd)
+    except PermissionError:
+        hold = getattr(os, "O_PATH", 0)
+        if not hold:
+            raise
+        return os.open(path, hold | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd)
+
+
+def open_again(directory: OpenDirectory, name: bytes, parent_fd: int, flags: int) -> int | None:
+    """Open `name` if it is still this directory."""
+    try:
+        if flags:
+            fd = os.open(name, OPEN | flags, dir_fd=parent_fd)
+        else:
+            fd = open_on_the_way(parent_fd, name)
+    except OSError:
+        return None
+    status = os.fstat(fd)
+    if (status.st_ino, status.st_dev) != (directory.stat[INODE], directory.stat[DEVICE]):
+        os.close(fd)
+        return None
+    return fd

@@ -16,7 +16,7 @@ from packstone.filesystem.descriptors import Descriptors, Node
 from packstone.filesystem.metadata import ACL_ACCESS, apply_attributes, remove_xattr
 from packstone.filesystem.placing import Outcome, Placing, discard, reason_of
 from packstone.filesystem.target_directory import TargetDirectory, validate_name
-from packstone.model import Entry
+from packstone.model import Buffer, Entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AGAIN = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -94,7 +94,7 @@ class TargetFile(Node):
         """Whether a piece could not be written; more of them would be for nothing."""
         return self._error is not None
 
-    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+    def write_at(self, offset: int, data: Buffer) -> None:
         """Write a piece at its place. A failure is kept for `finish` and stops later pieces."""
         if self._error is not None:
             return

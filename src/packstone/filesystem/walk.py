@@ -16,12 +16,13 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 from packstone.filesystem import _scan
-from packstone.filesystem.directory import OpenDirectory
+from packstone.filesystem.directory import OPEN, OpenDirectory, open_again, open_on_the_way
+from packstone.filesystem.events import Enter, Event, Failed, Leave, Slice
 from packstone.filesystem.ignore import Filter, Rules
-from packstone.filesystem.metadata import DEVICE, INODE, MODE, StatRow, stat_of
+from packstone.filesystem.metadata import DEVICE, MODE, StatRow, stat_of
 from packstone.filesystem.sources import Source, plant
 
 __all__ = [
@@ -37,40 +38,6 @@ __all__ = [
 
 SLICE = 1024  # names looked at per call: enough to spread its cost, little enough to hold
 HELD = 64  # directories the walker keeps open on its way down
-
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-class Enter(NamedTuple):
-    """A directory begins; `stat` is of the opened directory. The root "/" has the name b""."""
-
-    directory: OpenDirectory
-    name: bytes
-    stat: StatRow
-
-
-class Slice(NamedTuple):
-    """At most 1,024 names with what lstat said of each, in the order of model.Stat."""
-
-    directory: OpenDirectory
-    names: list[bytes]
-    stats: list[StatRow]
-
-
-class Leave(NamedTuple):
-    """A directory ends."""
-
-    directory: OpenDirectory
-
-
-class Failed(NamedTuple):
-    """A name, directory or source that could not be read. `path` is absolute."""
-
-    path: bytes
-    error: OSError
-
-
-Event = Enter | Slice | Leave | Failed
 
 
 def walk(
@@ -221,14 +188,14 @@ class _Walk:
         """Open and push a directory. `source` is what was asked for there, if anything was."""
         row: StatRow
         if source is not None and not source.chosen:  # on the way: not listed
-            fd = _open_way(parent.directory.fd if parent else None, name)
+            fd = open_on_the_way(parent.directory.fd if parent else None, name)
             row, names = stat_of(os.fstat(fd)), sorted(source.children)
         else:
             source = None
             if parent is None:
                 fd, row, names = _scan.open_directory(-1, b"/")
             elif name in parent.foreign:
-                fd = os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=parent.directory.fd)
+                fd = os.open(name, OPEN | os.O_NOFOLLOW, dir_fd=parent.directory.fd)
                 row, names = stat_of(os.fstat(fd)), []
             else:
                 fd, row, names = _scan.open_directory(parent.directory.fd, name)
@@ -261,7 +228,7 @@ class _Walk:
             return
         fd = None
         if not below.is_closed:
-            fd = _open_same(directory, b"..", below.directory.fd, os.O_NOFOLLOW)
+            fd = open_again(directory, b"..", below.directory.fd, os.O_NOFOLLOW)
         if fd is None:  # moved away, or reached through a link: the long way
             fd = self._open_from_root(frame)
         if fd is not None:
@@ -283,7 +250,7 @@ class _Walk:
         fd = os.dup(self._stack[0].directory.fd)
         for frame in self._stack[1 : self._stack.index(wanted) + 1]:
             flags = 0 if frame.source is not None else os.O_NOFOLLOW
-            inner = _open_same(frame.directory, frame.directory.name, fd, flags)
+            inner = open_again(frame.directory, frame.directory.name, fd, flags)
             os.close(fd)
             if inner is None:
                 return None
@@ -301,31 +268,3 @@ def _positions(found: Sequence[StatRow | int]) -> tuple[list[int], list[int]]:
         elif stat.S_ISDIR(row[MODE]):
             directories.append(i)
     return directories, failures
-
-
-def _open_way(parent_fd: int | None, name: bytes) -> int:
-    """Open a directory on the way to a source: passing through needs no right to list it."""
-    path = name if parent_fd is not None else b"/"
-    try:
-        return os.open(path, _OPEN, dir_fd=parent_fd)
-    except PermissionError:
-        hold = getattr(os, "O_PATH", 0)
-        if not hold:
-            raise
-        return os.open(path, hold | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd)
-
-
-def _open_same(directory: OpenDirectory, name: bytes, parent_fd: int, flags: int) -> int | None:
-    """Open `name` if it is still this directory."""
-    try:
-        if flags:
-            fd = os.open(name, _OPEN | flags, dir_fd=parent_fd)
-        else:
-            fd = _open_way(parent_fd, name)
-    except OSError:
-        return None
-    status = os.fstat(fd)
-    if (status.st_ino, status.st_dev) != (directory.stat[INODE], directory.stat[DEVICE]):
-        os.close(fd)
-        return None
-    return fd

@@ -37,7 +37,7 @@ from packstone.repository.trees import DirectoryWriter
 from packstone.repository.writer import ObjectWriter
 from packstone.version import VERSION
 
-_PATIENCE = 5  # seconds that a command may take to end after it was asked to
+_PATIENCE = 2  # seconds that a command may take to end after it was asked to
 
 
 class _Session:

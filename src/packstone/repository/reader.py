@@ -83,7 +83,7 @@ class ObjectReader:
 
     def _record(self, place: Place) -> Buffer:
         """Return a decoded record, from the cache or the pack."""
-        key = (place.pack_id, place.record)
+        key = (place.pack_id, place.offset)  # not the record: a wrong view may err in it
         with self._lock:
             raw = self._cache.get(key)
             if raw is not None:

@@ -97,7 +97,7 @@ def test_candidates_just_before_the_minimum() -> None:
             begin = position + 1 - (average // 2 - short)
             end = begin + average // 2 + (63 - short) // 2
             if begin >= 0 and end <= len(run):
-                expected = reference.ends_among(candidates, begin, end)
+                expected = reference.ends_among(run, candidates, begin, end)
                 for chunker in chunkers:
                     assert chunker.cut(run, begin, end, True) == expected, chunker.path
 
