@@ -78,31 +78,35 @@ class Reference:
         self.substitute = [(lo[b & 15] + hi[b >> 4]) % 256 for b in range(256)]  # S
 
     def is_candidate(self, run: bytes) -> Callable[[int], bool]:
-        """Return the filter for the positions of a run; only from 63 on may it be asked."""
+        """Return the filter for the positions of a run; only from 80 on may it be asked."""
         g = [0] * len(run)
         for i in range(7, len(run)):
             g[i] = sum(self.substitute[run[i - j]] << j for j in range(8)) % 256
+        f = [0] * len(run)
+        for i in range(63, len(run)):
+            f[i] = sum(g[i - 8 * m] for m in range(8)) % 256
 
         def a(i: int) -> bool:
-            return g[i] < 32
+            return f[i] < 32
 
         def b(i: int) -> bool:
-            return 32 <= g[i] < 64
+            return 32 <= f[i] < 64
 
         def test(i: int) -> bool:
-            return a(i) and b(i - 11) and a(i - 23) and (not self.four_tests or b(i - 37))
+            return a(i) and b(i - 5) and a(i - 11) and (not self.four_tests or b(i - 17))
 
         return test
 
     def candidates(self, run: bytes) -> list[Candidate]:
         """Return the candidates of a whole run with their decisions, ascending.
 
-        Neither depends on where chunks start, so one list serves every length of the run.
+        Neither depends on where chunks start, so one list serves every length of the run. The
+        first look back 80 bytes; nothing shorter can be cut there anyway.
         """
         test = self.is_candidate(run)
         return [
             Candidate(i, siphash24(self.decision_key, run[i - 63 : i + 1]))
-            for i in range(63, len(run))
+            for i in range(80, len(run))
             if test(i)
         ]
 

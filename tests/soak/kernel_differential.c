@@ -12,10 +12,10 @@
 
 static uint8_t filter_value(const struct cutter *c, const uint8_t *run, size_t i)
 {
-    unsigned g = 0;
-    for (size_t j = 0; j < 8; j++)
-        g += (unsigned)(c->lo[run[i - j] & 15] + c->hi[run[i - j] >> 4]) << j;
-    return (uint8_t)g;
+    unsigned f = 0;
+    for (size_t j = 0; j < 64; j++)
+        f += (unsigned)(c->lo[run[i - j] & 15] + c->hi[run[i - j] >> 4]) << j % 8;
+    return (uint8_t)f;
 }
 
 static int test_a(const struct cutter *c, const uint8_t *run, size_t i)
@@ -25,8 +25,8 @@ static int test_a(const struct cutter *c, const uint8_t *run, size_t i)
 
 static int test_b(const struct cutter *c, const uint8_t *run, size_t i)
 {
-    uint8_t g = filter_value(c, run, i);
-    return g >= 32 && g < 64;
+    uint8_t f = filter_value(c, run, i);
+    return f >= 32 && f < 64;
 }
 
 /* The 64 terms anew at every position, not rolled. */
@@ -54,8 +54,8 @@ static size_t naive_cut(const struct cutter *c, const uint8_t *run, size_t size,
     uint64_t threshold = (c->average >= 32768 ? (uint64_t)4096 : 512) * (UINT64_MAX / c->average + 1);
     for (size_t length = c->average / 2; length <= size && length <= 4 * c->average; length++) {
         size_t i = length - 1;
-        if (test_a(c, run, i) && test_b(c, run, i - 11) && test_a(c, run, i - 23) &&
-            (c->average < 32768 || test_b(c, run, i - 37)) &&
+        if (test_a(c, run, i) && test_b(c, run, i - 5) && test_a(c, run, i - 11) &&
+            (c->average < 32768 || test_b(c, run, i - 17)) &&
             siphash24(c->decision_key, run + i - 63, 64) <
                 (length < c->average * 13 / 16 ? threshold / 4 : threshold * 4))
             return length;

@@ -124,18 +124,18 @@ decide(const struct cutter *cutter, const struct chunk_scan *where, const uint8_
 }
 
 /* Return the candidates among 64 positions, given which of them and of the 64 before pass the two
- * tests: a(i), b(i - 11), a(i - 23) and, unless left out, b(i - 37). */
+ * tests: a(i), b(i - 5), a(i - 11) and, unless left out, b(i - 17). */
 static inline uint64_t candidates_of(const struct cutter *cutter, uint64_t a, uint64_t b,
                                      uint64_t a_before, uint64_t b_before)
 {
-    return a & (b << 11 | b_before >> 53) & (a << 23 | a_before >> 41) &
-           (b << 37 | b_before >> 27 | cutter->no_fourth_test);
+    return a & (b << 5 | b_before >> 59) & (a << 11 | a_before >> 53) &
+           (b << 17 | b_before >> 47 | cutter->no_fourth_test);
 }
 
 /* Return the length of a chunk of whose first `maximum` bytes no candidate cuts any.
  *
- * Records that are half constant can leave the filter without candidates. A rolling sum over 64
- * bytes still sees what varies in them, so their cuts follow the content too. Rare and slow. */
+ * Long records with few bytes that vary can leave the filter without candidates. A rolling sum of
+ * 64 bits still sees what varies in them, so their cuts follow the content too. Rare and slow. */
 __attribute__((noinline, cold)) static size_t
 second_look(const struct cutter *cutter, const uint8_t *chunk)
 {

@@ -1,12 +1,14 @@
 /* The filter of docs/format.md section 5 on each kind of machine: portable, AVX2, AVX-512, NEON.
  *
  * Never here: which lengths a chunk may have, decisions, Python.
- * Invariant: every path hands the same candidates to decide(). A scan reads text[-71..64 * words)
+ * Invariant: every path hands the same candidates to decide(). A scan reads text[-128..64 * words)
  * and nothing else, which lies in the chunk because no candidate comes before the minimum (2 KiB).
  *
- * Every path makes g of a whole register of positions in three doubling steps,
+ * Every path makes f of a whole register of positions in six doubling steps,
  *     x[i] = S[i] + 2 S[i-1],   y[i] = x[i] + 4 x[i-2],   g[i] = y[i] + 16 y[i-4],
- * packs the two tests into the bits of 64-bit words, and combines words.
+ *     u[i] = g[i] + g[i-8],     v[i] = u[i] + u[i-16],    f[i] = v[i] + v[i-32],
+ * packs the two tests into the bits of 64-bit words, and combines words. A scan starts two words
+ * early: the first fills the registers, the second gives the tests that candidates look back to.
  */
 #ifndef PACKSTONE_SCAN_PATHS_H
 #define PACKSTONE_SCAN_PATHS_H
@@ -19,7 +21,7 @@
 #include <arm_neon.h>
 #endif
 
-#define HISTORY 7     /* bytes before a position that its g depends on */
+#define HISTORY 63 /* bytes before a position that its f depends on */
 #define PORTABLE_BLOCK 1024
 
 /* Plain C. The block is large so that the bytes stored by the first loop have reached the cache
@@ -28,8 +30,9 @@ static size_t scan_portable(const struct cutter *cutter, const struct chunk_scan
                             const uint8_t *text, size_t words)
 {
     const uint64_t high_bits = 0x8080808080808080u;
-    uint8_t s[PORTABLE_BLOCK + HISTORY], x[PORTABLE_BLOCK + 6], y[PORTABLE_BLOCK + 4];
-    uint8_t g[PORTABLE_BLOCK];
+    uint8_t s[PORTABLE_BLOCK + 63], x[PORTABLE_BLOCK + 62], y[PORTABLE_BLOCK + 60];
+    uint8_t g[PORTABLE_BLOCK + 56], u[PORTABLE_BLOCK + 48], v[PORTABLE_BLOCK + 32];
+    uint8_t f[PORTABLE_BLOCK];
     uint64_t a_before = 0, b_before = 0;
     const uint8_t *stop = text + words * WORD;
 
@@ -39,17 +42,23 @@ static size_t scan_portable(const struct cutter *cutter, const struct chunk_scan
         const uint8_t *from = block - HISTORY;
         for (size_t i = 0; i < size + HISTORY; i++)
             s[i] = cutter->substitute[from[i]];
-        for (size_t i = 0; i < size + 6; i++)
+        for (size_t i = 0; i < size + 62; i++)
             x[i] = (uint8_t)(s[i + 1] + 2 * s[i]);
-        for (size_t i = 0; i < size + 4; i++)
+        for (size_t i = 0; i < size + 60; i++)
             y[i] = (uint8_t)(x[i + 2] + 4 * x[i]);
-        for (size_t i = 0; i < size; i++)
+        for (size_t i = 0; i < size + 56; i++)
             g[i] = (uint8_t)(y[i + 4] + 16 * y[i]);
+        for (size_t i = 0; i < size + 48; i++)
+            u[i] = (uint8_t)(g[i + 8] + g[i]);
+        for (size_t i = 0; i < size + 32; i++)
+            v[i] = (uint8_t)(u[i + 16] + u[i]);
+        for (size_t i = 0; i < size; i++)
+            f[i] = (uint8_t)(v[i + 32] + v[i]);
         for (size_t i = 0; i < size; i += WORD, block += WORD) {
             uint64_t a = 0, b = 0, candidates;
             for (size_t k = 0; k < WORD; k += 8) {
-                uint64_t v = load_u64(g + i + k);
-                uint64_t below_64 = ~(v | v << 1) & high_bits, bit_5 = v << 2;
+                uint64_t eight = load_u64(f + i + k);
+                uint64_t below_64 = ~(eight | eight << 1) & high_bits, bit_5 = eight << 2;
                 /* the multiplication gathers the lowest bits of eight bytes in the highest byte */
                 a |= ((below_64 & ~bit_5) >> 7) * 0x0102040810204080u >> 56 << k;
                 b |= ((below_64 & bit_5) >> 7) * 0x0102040810204080u >> 56 << k;
@@ -70,17 +79,17 @@ static size_t scan_portable(const struct cutter *cutter, const struct chunk_scan
 #if defined(__x86_64__)
 
 struct avx2_state {
-    __m256i s, x, y; /* of the 32 positions before */
-    uint64_t a, b;   /* of the 64 positions before */
+    __m256i s, x, y, g, u, v; /* of the 32 positions before */
+    uint64_t a, b;            /* of the 64 positions before */
 };
 
 /* Return `now` moved up by `count` bytes, the highest of `before` coming in below. */
 #define AVX2_SHIFT(now, before, count)                                                             \
     _mm256_alignr_epi8(now, _mm256_permute2x128_si256(before, now, 0x21), 16 - (count))
 
-/* Return g + 128 of 32 positions; the 128 is in the table `lo`. */
+/* Return f + 128 of 32 positions; the 128 comes from the table `lo`. */
 __attribute__((target("avx2"), always_inline)) static inline __m256i
-avx2_g(struct avx2_state *before, const uint8_t *text, __m256i lo, __m256i hi)
+avx2_f(struct avx2_state *before, const uint8_t *text, __m256i lo, __m256i hi)
 {
     const __m256i nibble = _mm256_set1_epi8(15), high_nibble = _mm256_set1_epi8((char)0xf0);
     __m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)text);
@@ -88,16 +97,22 @@ avx2_g(struct avx2_state *before, const uint8_t *text, __m256i lo, __m256i hi)
     __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble);
     __m256i s = _mm256_add_epi8(_mm256_shuffle_epi8(lo, low), _mm256_shuffle_epi8(hi, high));
     __m256i t = AVX2_SHIFT(s, before->s, 1);
-    __m256i x = _mm256_add_epi8(s, _mm256_add_epi8(t, t)), y;
+    __m256i x = _mm256_add_epi8(s, _mm256_add_epi8(t, t)), y, g, u, v, f;
     t = AVX2_SHIFT(x, before->x, 2);
     t = _mm256_add_epi8(t, t);
     y = _mm256_add_epi8(x, _mm256_add_epi8(t, t));
     t = AVX2_SHIFT(y, before->y, 4);
-    t = _mm256_and_si256(_mm256_slli_epi16(t, 4), high_nibble);
+    g = _mm256_add_epi8(y, _mm256_and_si256(_mm256_slli_epi16(t, 4), high_nibble));
+    u = _mm256_add_epi8(g, AVX2_SHIFT(g, before->g, 8));
+    v = _mm256_add_epi8(u, _mm256_permute2x128_si256(before->u, u, 0x21));
+    f = _mm256_add_epi8(v, before->v);
     before->s = s;
     before->x = x;
     before->y = y;
-    return _mm256_add_epi8(y, t);
+    before->g = g;
+    before->u = u;
+    before->v = v;
+    return f;
 }
 
 /* Return the candidates among the 64 positions from `text`. */
@@ -106,11 +121,11 @@ avx2_word(const struct cutter *cutter, struct avx2_state *before, const uint8_t 
           __m256i hi)
 {
     const __m256i limit_a = _mm256_set1_epi8(32 - 128), limit_b = _mm256_set1_epi8(64 - 128);
-    __m256i g = avx2_g(before, text, lo, hi), h = avx2_g(before, text + 32, lo, hi);
-    uint64_t a = (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(limit_a, g)) |
-                 (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(limit_a, h)) << 32;
-    uint64_t b = (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(limit_b, g)) |
-                 (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(limit_b, h)) << 32;
+    __m256i first = avx2_f(before, text, lo, hi), second = avx2_f(before, text + 32, lo, hi);
+    uint64_t a = (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(limit_a, first)) |
+                 (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(limit_a, second)) << 32;
+    uint64_t b = (uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(limit_b, first)) |
+                 (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpgt_epi8(limit_b, second)) << 32;
     uint64_t candidates;
     b &= ~a;
     candidates = candidates_of(cutter, a, b, before->a, before->b);
@@ -123,16 +138,16 @@ __attribute__((target("avx2"))) static size_t
 scan_avx2(const struct cutter *cutter, const struct chunk_scan *where, const uint8_t *text,
           size_t words)
 {
-    /* Compares are signed here, so g needs 128 added. The weights of its sum add up to 255 = -1,
-     * so that is -128 = 128 added to every S. */
-    __m256i lo = _mm256_xor_si256(
+    /* Compares are signed here, so f needs 128 added. Its weights add up to 8 * 255 = -8 mod 256,
+     * so 16 added to every S make -128 = 128. */
+    __m256i lo = _mm256_add_epi8(
         _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)cutter->lo)),
-        _mm256_set1_epi8((char)0x80));
+        _mm256_set1_epi8(16));
     __m256i hi =
         _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)cutter->hi));
-    struct avx2_state before = {_mm256_setzero_si256(), _mm256_setzero_si256(),
-                                _mm256_setzero_si256(), 0, 0};
+    struct avx2_state before = {0};
 
+    avx2_word(cutter, &before, text - 2 * WORD, lo, hi);
     avx2_word(cutter, &before, text - WORD, lo, hi);
     for (const uint8_t *stop = text + words * WORD; text < stop; text += WORD) {
         uint64_t candidates = avx2_word(cutter, &before, text, lo, hi);
@@ -146,7 +161,7 @@ scan_avx2(const struct cutter *cutter, const struct chunk_scan *where, const uin
 }
 
 struct avx512_state {
-    __m512i s, x, y;
+    __m512i s, x, y, g, u, v; /* of the 64 positions before, like the rest */
     uint64_t a, b;
 };
 
@@ -163,17 +178,20 @@ avx512_word(const struct cutter *cutter, struct avx512_state *before, const uint
     __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble);
     __m512i s = _mm512_add_epi8(_mm512_shuffle_epi8(lo, low), _mm512_shuffle_epi8(hi, high));
     __m512i t = AVX512_SHIFT(s, before->s, 1);
-    __m512i x = _mm512_add_epi8(s, _mm512_add_epi8(t, t)), y, g;
+    __m512i x = _mm512_add_epi8(s, _mm512_add_epi8(t, t)), y, g, u, v, f;
     uint64_t a, b, candidates;
     t = AVX512_SHIFT(x, before->x, 2);
     t = _mm512_add_epi8(t, t);
     y = _mm512_add_epi8(x, _mm512_add_epi8(t, t));
     t = AVX512_SHIFT(y, before->y, 4);
     g = _mm512_add_epi8(y, _mm512_and_si512(_mm512_slli_epi16(t, 4), high_nibble));
-    a = _mm512_cmplt_epu8_mask(g, _mm512_set1_epi8(32));
-    b = _mm512_cmplt_epu8_mask(g, _mm512_set1_epi8(64)) & ~a;
+    u = _mm512_add_epi8(g, _mm512_alignr_epi64(g, before->g, 7));
+    v = _mm512_add_epi8(u, _mm512_alignr_epi64(u, before->u, 6));
+    f = _mm512_add_epi8(v, _mm512_alignr_epi64(v, before->v, 4));
+    a = _mm512_cmplt_epu8_mask(f, _mm512_set1_epi8(32));
+    b = _mm512_cmplt_epu8_mask(f, _mm512_set1_epi8(64)) & ~a;
     candidates = candidates_of(cutter, a, b, before->a, before->b);
-    *before = (struct avx512_state){s, x, y, a, b};
+    *before = (struct avx512_state){s, x, y, g, u, v, a, b};
     return candidates;
 }
 
@@ -183,9 +201,9 @@ scan_avx512(const struct cutter *cutter, const struct chunk_scan *where, const u
 {
     __m512i lo = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)cutter->lo));
     __m512i hi = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)cutter->hi));
-    struct avx512_state before = {_mm512_setzero_si512(), _mm512_setzero_si512(),
-                                  _mm512_setzero_si512(), 0, 0};
+    struct avx512_state before = {0};
 
+    avx512_word(cutter, &before, text - 2 * WORD, lo, hi);
     avx512_word(cutter, &before, text - WORD, lo, hi);
     for (const uint8_t *stop = text + words * WORD; text < stop; text += WORD) {
         uint64_t candidates = avx512_word(cutter, &before, text, lo, hi);
@@ -201,11 +219,12 @@ scan_avx512(const struct cutter *cutter, const struct chunk_scan *where, const u
 #elif defined(__aarch64__)
 
 struct neon_state {
-    uint8x16_t s, x, y; /* of the 16 positions before */
-    uint64_t a, b;      /* of the 64 positions before */
+    uint8x16_t s, x, y, g, u; /* of the 16 positions before */
+    uint8x16_t v[2];          /* of the 32 positions before */
+    uint64_t a, b;            /* of the 64 positions before */
 };
 
-static inline uint8x16_t neon_g(struct neon_state *before, const uint8_t *text, uint8x16_t lo,
+static inline uint8x16_t neon_f(struct neon_state *before, const uint8_t *text, uint8x16_t lo,
                                 uint8x16_t hi)
 {
     uint8x16_t bytes = vld1q_u8(text);
@@ -214,10 +233,17 @@ static inline uint8x16_t neon_g(struct neon_state *before, const uint8_t *text, 
     uint8x16_t x = vaddq_u8(s, vshlq_n_u8(vextq_u8(before->s, s, 15), 1));
     uint8x16_t y = vaddq_u8(x, vshlq_n_u8(vextq_u8(before->x, x, 14), 2));
     uint8x16_t g = vaddq_u8(y, vshlq_n_u8(vextq_u8(before->y, y, 12), 4));
+    uint8x16_t u = vaddq_u8(g, vextq_u8(before->g, g, 8));
+    uint8x16_t v = vaddq_u8(u, before->u);
+    uint8x16_t f = vaddq_u8(v, before->v[0]);
     before->s = s;
     before->x = x;
     before->y = y;
-    return g;
+    before->g = g;
+    before->u = u;
+    before->v[0] = before->v[1];
+    before->v[1] = v;
+    return f;
 }
 
 /* Return one bit for each byte of four masks of zeros and ones, the first byte's bit lowest. */
@@ -237,9 +263,9 @@ static inline uint64_t neon_word(const struct cutter *cutter, struct neon_state 
     uint8x16_t below_32[4], below_64[4];
     uint64_t a, b, candidates;
     for (int k = 0; k < 4; k++) {
-        uint8x16_t g = neon_g(before, text + 16 * k, lo, hi);
-        below_32[k] = vcltq_u8(g, vdupq_n_u8(32));
-        below_64[k] = vcltq_u8(g, vdupq_n_u8(64));
+        uint8x16_t f = neon_f(before, text + 16 * k, lo, hi);
+        below_32[k] = vcltq_u8(f, vdupq_n_u8(32));
+        below_64[k] = vcltq_u8(f, vdupq_n_u8(64));
     }
     a = neon_bits(below_32);
     b = neon_bits(below_64) & ~a;
@@ -253,8 +279,9 @@ static size_t scan_neon(const struct cutter *cutter, const struct chunk_scan *wh
                         const uint8_t *text, size_t words)
 {
     uint8x16_t lo = vld1q_u8(cutter->lo), hi = vld1q_u8(cutter->hi), zero = vdupq_n_u8(0);
-    struct neon_state before = {zero, zero, zero, 0, 0};
+    struct neon_state before = {zero, zero, zero, zero, zero, {zero, zero}, 0, 0};
 
+    neon_word(cutter, &before, text - 2 * WORD, lo, hi);
     neon_word(cutter, &before, text - WORD, lo, hi);
     for (const uint8_t *stop = text + words * WORD; text < stop; text += WORD) {
         uint64_t candidates = neon_word(cutter, &before, text, lo, hi);
