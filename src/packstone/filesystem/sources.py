@@ -1,7 +1,7 @@
 """The paths a walk was asked for, as a tree of names from "/" down.
 
-Never here: system calls. The invariant: a path below another chosen one adds nothing, since
-the walk of that one meets it anyway.
+Never here: system calls. The invariant: a path below another chosen one adds nothing to walk,
+since the walk of that one meets it anyway, if it is there.
 """
 
 from __future__ import annotations
@@ -29,6 +29,18 @@ class Source:
                 yield path
             for name in sorted(node.children, reverse=True):
                 stack.append((path.rstrip(b"/") + b"/" + name, node.children[name]))
+
+    def covered(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (outer, path) for each source that stands below another one, from the root."""
+        stack: list[tuple[bytes, Source, bytes]] = [(b"", self, b"")]
+        while stack:
+            path, node, outer = stack.pop()
+            if node.chosen and outer:
+                yield outer, path
+            elif node.chosen:
+                outer = path or b"/"
+            for name in sorted(node.children, reverse=True):
+                stack.append((path + b"/" + name, node.children[name], outer))
 
 
 def plant(paths: Sequence[bytes]) -> Source:

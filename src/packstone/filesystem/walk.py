@@ -83,6 +83,7 @@ class _Walk:
         stack = self._stack
         try:
             yield self._enter(None, b"", self._root)
+            yield from _missed(self._root)
             while stack:
                 frame = stack[-1]
                 if frame.todo:
@@ -256,6 +257,22 @@ class _Walk:
                 return None
             fd = inner
         return fd
+
+
+def _missed(root: Source) -> Iterator[Failed]:
+    """Name the sources that the walk of another source will not meet, though they were named."""
+    for outer, path in root.covered():
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            yield Failed(path, error)
+            continue
+        above = os.path.dirname(path)
+        while len(above) > len(outer) and not os.path.islink(above):
+            above = os.path.dirname(above)
+        if len(above) > len(outer):
+            reason = "behind a symbolic link that another source stores as such"
+            yield Failed(path, OSError(errno.ELOOP, reason, path))
 
 
 def _positions(found: Sequence[StatRow | int]) -> tuple[list[int], list[int]]:

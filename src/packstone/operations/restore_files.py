@@ -179,7 +179,7 @@ class FileRestorer:
         with long.lock:
             file = self._file_of(long)
         if file is not None:
-            file.write_at(position, data)  # type: ignore[arg-type]
+            file.write_at(position, data)
         with long.lock:
             long.open_rows -= 1
             done = long.fed and long.open_rows == 0
