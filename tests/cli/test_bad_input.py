@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+import packstone
+
 READ = (["snapshots"], ["ls", "latest"], ["check"], ["restore", "latest", "--target", "out"])
 
 # root reads everything; without these two capabilities it is like any other user
@@ -46,12 +48,10 @@ def test_a_foreign_directory(run, make_tree) -> None:
 
 @pytest.mark.parametrize("url", ["s3://bucket/store", "sftp://host/store", "http://host/"])
 def test_a_storage_that_is_not_known(run, url: str) -> None:
-    outcome = run("-r", url, "snapshots", code=None)
-    assert outcome.code in (2, 15)
-    assert outcome.err
+    assert "storage" in run("-r", url, "snapshots", code=2).messages
 
 
-@pytest.mark.parametrize("size", [0, 1, 10, 63, 64, -1])
+@pytest.mark.parametrize("size", [0, 10, -1])
 def test_a_truncated_config(run, saved, size: int) -> None:
     whole = saved.joinpath("config").read_bytes()
     saved.joinpath("config").chmod(0o600)
@@ -59,7 +59,7 @@ def test_a_truncated_config(run, saved, size: int) -> None:
     assert len(run("snapshots", "--json").json) == 1, "the copy serves"
     saved.joinpath("config.bak").chmod(0o600)
     saved.joinpath("config.bak").write_bytes(whole[:size])
-    for words in everything(run):
+    for words in (["snapshots"], ["snapshot", str(run.directory)]):
         assert "config" in run(*words, code=14).messages
 
 
@@ -111,9 +111,10 @@ def test_a_damaged_pack_is_never_restored_as_good(run, store, source) -> None:
 
 def test_an_ambiguous_prefix(run, store, make_tree) -> None:
     tree = make_tree({"file": "x"})
-    for _ in range(17):  # two of them begin with the same digit
-        run("snapshot", tree)
-    ids = [row["id"] for row in run("snapshots", "--json").json]
+    with packstone.open(store) as repository:
+        for _ in range(17):  # two of them begin with the same digit
+            repository.snapshot([tree])
+        ids = [row.id for row in repository.snapshots()]
     (digit, *_) = [d for d in "0123456789abcdef" if sum(i.startswith(d) for i in ids) > 1]
     assert "ambiguous" in run("ls", digit, code=2).messages
 
@@ -171,11 +172,11 @@ def test_a_target_that_is_not_writable(run, saved, make_tree, unprivileged) -> N
     target = make_tree({}, "locked")
     target.chmod(0o500)
     outcome = run("restore", "latest", "--target", target, code=None, prefix=unprivileged)
-    assert outcome.code in (1, 2, 3)
+    assert outcome.code in (1, 3)
     assert "locked" in outcome.messages
     below = target / "below"
     outcome = run("restore", "latest", "--target", below, code=None, prefix=unprivileged)
-    assert outcome.code in (1, 2, 3)
+    assert outcome.code in (1, 3)
 
 
 def test_a_repository_that_cannot_be_written(run, saved, source, unprivileged) -> None:

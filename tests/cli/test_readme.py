@@ -1,4 +1,4 @@
-"""Every command that the README shows in a ```console block works as shown."""
+"""Every command that the README shows in a ```console block works as shown, and its Python."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(markdown: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)
 
 
 def commands(markdown: str) -> list[str]:
     """Return the lines after `$ `, with the lines that `\\` continues."""
     lines: list[str] = []
-    for block in BLOCK.findall(markdown):
+    for block in blocks(markdown, "console"):
         for line in block.splitlines():
             if line.startswith("$ "):
                 lines.append(line[2:])
@@ -27,7 +30,8 @@ def commands(markdown: str) -> list[str]:
 
 
 def test_quick_start(run, tmp_path: Path) -> None:
-    found = commands(ROOT.joinpath("README.md").read_text(encoding="utf-8"))
+    readme = ROOT.joinpath("README.md").read_text(encoding="utf-8")
+    found = commands(readme)
     assert len(found) >= 6
     shims = tmp_path / "bin"
     shims.mkdir()
@@ -45,6 +49,8 @@ def test_quick_start(run, tmp_path: Path) -> None:
         ["sh", "-c", script], cwd=work, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    for program in blocks(readme, "python"):
+        subprocess.run([sys.executable, "-c", program], cwd=work, env=environment, check=True)
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "bench", "lint", "soak"])

@@ -68,8 +68,7 @@ def test_dry_run_writes_nothing(run, saved) -> None:
 
 def test_a_target_that_is_not_empty(run, saved, make_tree) -> None:
     target = make_tree({"mine": "precious"}, "out")
-    outcome = run("restore", f"latest:{saved}", "--target", target, code=None)
-    assert outcome.code in (1, 2)
+    outcome = run("restore", f"latest:{saved}", "--target", target, code=2)
     assert "--overwrite" in outcome.messages
     assert [path.name for path in target.iterdir()] == ["mine"]
 
@@ -97,15 +96,14 @@ def test_overwrite(run, saved, make_tree) -> None:
 def test_a_target_that_cannot_be_written(run, saved, make_tree) -> None:
     make_tree({"file": "x"}, "place")
     outcome = run("restore", "latest", "--target", "place/file", code=None)
-    assert outcome.code in (1, 2, 3)
+    assert outcome.code in (1, 3)
     outcome = run("restore", "latest", "--target", "place/file/below", code=None)
-    assert outcome.code in (1, 2, 3)
+    assert outcome.code in (1, 3)
     assert run.directory.joinpath("place", "file").read_text() == "x"
     if Path("/proc/self").exists():
-        assert run("restore", "latest", "--target", "/proc/x", code=None).code in (1, 2, 3)
+        assert run("restore", "latest", "--target", "/proc/x", code=None).code in (1, 3)
 
 
 def test_a_path_that_is_not_in_the_snapshot(run, saved) -> None:
-    outcome = run("restore", "latest:/nowhere", "--target", "out", code=None)
-    assert outcome.code in (1, 2)
+    outcome = run("restore", "latest:/nowhere", "--target", "out", code=2)
     assert "nowhere" in outcome.messages

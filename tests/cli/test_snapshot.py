@@ -39,7 +39,7 @@ def test_for_people(run, store, source) -> None:
     text = run("snapshot", source).text
     assert text.startswith("snapshot ")
     assert "new" in text
-    assert "parent none" in run("snapshot", "-v", "--parent", "", source, code=None).text or True
+    assert "parent" in run("snapshot", "-v", source).text
     assert run("-q", "snapshot", source).out == b""
 
 
@@ -135,15 +135,20 @@ def test_dry_run_stores_nothing(run, store, source) -> None:
 
 
 def test_skip_if_unchanged(run, store, source) -> None:
-    first = run("snapshot", source, "--skip-if-unchanged", "--json").json
-    assert first["snapshot_id"]
-    skipped = run("snapshot", source, "--skip-if-unchanged", "--json").json
+    def taken() -> dict:
+        return run("snapshot", source, "--skip-if-unchanged", "--json").json
+
+    # The directories above the source belong to the snapshot, and somebody may write to /tmp.
+    outcomes = [taken()]
+    while outcomes[-1]["snapshot_id"] and len(outcomes) < 8:
+        outcomes.append(taken())
+    *stored, skipped = outcomes
     assert skipped["snapshot_id"] is None
-    assert skipped["parent_id"] == first["snapshot_id"]
-    assert "nothing has changed" in run("snapshot", source, "--skip-if-unchanged").text
+    assert skipped["parent_id"] == stored[-1]["snapshot_id"]
+    assert skipped["files_unmodified"] > 0
     source.joinpath("new").touch()
-    assert run("snapshot", source, "--skip-if-unchanged", "--json").json["snapshot_id"]
-    assert len(run("snapshots", "--json").json) == 2
+    assert taken()["snapshot_id"]
+    assert len(run("snapshots", "--json").json) == len(stored) + 1
 
 
 def test_a_parent_by_name(run, store, source) -> None:
@@ -176,7 +181,6 @@ def test_an_empty_pipe(run, store) -> None:
 def test_a_command(run, store) -> None:
     words = ["snapshot", "--json", "--from-command", "out.txt", "--", "sh", "-c", "echo -n $0 $1"]
     run(*words, "--json", b"\xff")
-    run("restore", "latest:out.txt", "--target", "back", code=None)
     run("restore", "latest", "--target", "all")
     (file,) = [path for path in run.directory.joinpath("all").rglob("*") if path.is_file()]
     assert file.read_bytes() == b"--json \xff"
@@ -241,11 +245,8 @@ def test_a_pipe_that_pauses_has_not_ended(run, store) -> None:
 
 @pytest.mark.parametrize("name", ["a/b", ".", "..", "/", "n" * 256])
 def test_a_piped_name_must_be_one(run, store, name: str) -> None:
-    outcome = run("snapshot", "--stdin", name, stdin=b"x", code=None)
-    assert outcome.code in (0, 2)
-    if outcome.code == 0:
-        run("restore", "latest", "--target", "out")
-        run("check", "--read-data")
+    assert run("snapshot", "--stdin", name, stdin=b"x", code=2).err
+    assert run("snapshots", "--json").json == []
 
 
 def test_json_progress_goes_to_stderr(run, store, make_tree) -> None:

@@ -165,15 +165,18 @@ def test_attributes_come_with_the_content(here: int, tmp_path: Path) -> None:
 def test_a_change_while_reading_is_seen(here: int, tmp_path: Path) -> None:
     """A thread appends all the time: what is called stable is what was there at one time."""
     path = tmp_path / "growing"
-    path.write_bytes(b"")
+    begun = 500_000  # lines: long enough to be caught in the middle
+    path.write_bytes(b"".join(b"%07d\n" % i for i in range(begun)))
     stop = threading.Event()
 
     def append() -> None:
         with open(path, "ab", buffering=0) as file:
-            count = 0
-            while not stop.is_set() and count < 100_000:
+            count = begun
+            while not stop.is_set():
                 file.write(b"%07d\n" % count)
                 count += 1
+                if count > 2 * begun:
+                    time.sleep(0.0005)
 
     thread = threading.Thread(target=append)
     thread.start()
@@ -181,14 +184,13 @@ def test_a_change_while_reading_is_seen(here: int, tmp_path: Path) -> None:
     try:
         deadline = time.monotonic() + 20
         while unstable == 0 and time.monotonic() < deadline:
-            for _ in range(20):
-                row, data, stable, _ = read(here, b"growing", path.stat().st_size, 1 << 24)
-                if stable:
-                    assert len(data) == row[3]
-                else:
-                    unstable += 1
-                lines = data.split(b"\n")[:-1]
-                assert lines == [b"%07d" % i for i in range(len(lines))]
+            row, data, stable, _ = read(here, b"growing", path.stat().st_size, 1 << 26)
+            if stable:
+                assert len(data) == row[3]
+            else:
+                unstable += 1
+            lines = data.split(b"\n")[:-1]
+            assert lines[begun - 2 :] == [b"%07d" % i for i in range(begun - 2, len(lines))]
     finally:
         stop.set()
         thread.join()

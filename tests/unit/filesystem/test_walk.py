@@ -52,8 +52,6 @@ def test_stats_are_those_of_lstat(tmp_path: Path) -> None:
     make(tmp_path / "s", {"a": "12345", "d": {}})
     events = list(walk([os.fsencode(tmp_path / "s")]))
     slices = [e for e in events if isinstance(e, Slice) and e.names == [b"a", b"d"]]
-    expected = _scan.stat_names(os.open(tmp_path, os.O_RDONLY), [])
-    assert expected == []
     status = os.lstat(tmp_path / "s" / "a")
     assert slices[0].stats[0][:8] == (
         status.st_mode, status.st_uid, status.st_gid, 5, status.st_mtime_ns, status.st_ctime_ns,
@@ -100,6 +98,35 @@ def test_a_missing_source_is_reported_and_the_others_go_on(tmp_path: Path) -> No
         os.fsencode(missing[1]): errno.ENOENT,
         os.fsencode(missing[2]): errno.ENOTDIR,
     }
+
+
+def test_a_source_below_another_that_will_not_be_met_is_reported(tmp_path: Path) -> None:
+    make(tmp_path / "s", {"a": {"x": ""}})
+    os.symlink("a", tmp_path / "s" / "link")
+    (tmp_path / "l2").symlink_to("s")
+    for outer in (tmp_path / "s", Path("/")):
+        sources = [
+            tmp_path / "s",
+            tmp_path / "s" / "a" / "x",
+            tmp_path / "s" / "link",
+            tmp_path / "s" / "missing",
+            tmp_path / "s" / "a" / "x" / "below a file",
+            tmp_path / "s" / "link" / "x",
+        ]
+        expected = {
+            os.fsencode(tmp_path / "s" / "missing"): errno.ENOENT,
+            os.fsencode(tmp_path / "s" / "a" / "x" / "below a file"): errno.ENOTDIR,
+            os.fsencode(tmp_path / "s" / "link" / "x"): errno.ELOOP,
+        }
+        if outer == Path("/"):
+            events = walk([b"/", *map(os.fsencode, sources)])
+            found = [next(events) for _ in range(4)]
+            events.close()  # type: ignore[attr-defined]
+            assert {e.path: e.error.errno for e in found if isinstance(e, Failed)} == expected
+        else:
+            assert walked(sources).failed == expected
+    way = walked([tmp_path / "l2", tmp_path / "l2" / "a"])
+    assert not way.failed
 
 
 def test_a_link_as_source_is_a_link_and_on_the_way_is_followed(tmp_path: Path) -> None:

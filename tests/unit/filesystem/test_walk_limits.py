@@ -150,6 +150,7 @@ def test_a_directory_replaced_while_below_it_is_reported(tmp_path: Path) -> None
     failed = {}
     for event in walk([os.fsencode(root)], held=2):
         if isinstance(event, Enter) and event.name == b"e":
+            os.rename(root / "a" / "b" / "c", tmp_path / "c")
             os.rename(root / "a" / "b", tmp_path / "moved")
             make(root / "a" / "b", {"fake": ""})
         if isinstance(event, Slice):
