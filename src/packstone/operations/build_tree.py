@@ -275,6 +275,8 @@ class TreeBuilder:
             frame.rows = []
             frame.waiting = False
             frame.cursor = 0
+            if self._queued > _QUEUED:  # a directory may be larger than everything else
+                self._finish_queue(_QUEUED // 2)
 
     def _finish_queue(self, keep: int) -> None:
         """Finish directories in the order they were left, down to `keep` queued entries."""

@@ -52,38 +52,39 @@ def entry_of(
 class PendingFile:
     """A file whose content is being stored; `resolve` gives its entry, None if it vanished."""
 
-    __slots__ = ("_entry", "_resolve", "link", "old")
+    __slots__ = ("_entry", "_settle", "link", "old")
 
     def __init__(self, link: bytes, old: Entry | None) -> None:
         self.link = link
         self.old = old
         self._entry: Entry | None = None
-        self._resolve: Callable[[], Entry | None] | None = None
+        self._settle: Callable[[], None] | None = None
 
     def set(self, entry: Entry | None) -> None:
         """Give the finished entry."""
         self._entry = entry
-        self._resolve = None
+        self._settle = None
 
-    def when(self, resolve: Callable[[], Entry | None]) -> None:
-        """Say how to wait for the entry."""
-        self._resolve = resolve
+    def when(self, settle: Callable[[], None]) -> None:
+        """Say what to call for the entry to be set."""
+        self._settle = settle
 
     def resolve(self) -> Entry | None:
         """Wait for the entry."""
-        if self._resolve is not None:
-            resolve = self._resolve
-            self._resolve = None
-            self._entry = resolve()
+        if self._settle is not None:
+            self._settle()
         return self._entry
 
 
 class _Batch:
-    __slots__ = ("directories", "files", "future", "size")
+    """Small files that are read together; one closure settles them all."""
 
-    def __init__(self) -> None:
+    __slots__ = ("directories", "files", "future", "settle", "size")
+
+    def __init__(self, settle: Callable[[_Batch], None]) -> None:
         self.files: list[tuple[OpenDirectory, bytes, Any, Entry | None, PendingFile]] = []
-        self.directories: set[int] = set()
+        self.directories: set[OpenDirectory] = set()  # held open until they are read
+        self.settle = lambda: settle(self)
         self.size = 0
         self.future: Future[list[Entry | None]] | None = None
 
@@ -105,7 +106,7 @@ class FileReader:
         self._parent = parent
         self._problems = problems
         self._report = report
-        self._batch = _Batch()
+        self._batch = _Batch(self._settle_batch)
         self._long: deque[PendingFile] = deque()
         self._put = store.writer.put
         self._lock = threading.Lock()
@@ -121,12 +122,11 @@ class FileReader:
             self._read_long(directory, name, stat, old, pending)
             return pending
         batch = self._batch
-        if id(directory) not in batch.directories:
-            batch.directories.add(id(directory))
-        directory.acquire()
+        if directory not in batch.directories:
+            batch.directories.add(directory.acquire())
         batch.files.append((directory, name, stat, old, pending))
         batch.size += size
-        pending.when(lambda: self._resolve_batch(batch, pending))
+        pending.when(batch.settle)
         if (
             batch.size >= _BATCH_SIZE
             or len(batch.files) >= _BATCH_FILES
@@ -137,24 +137,17 @@ class FileReader:
 
     def _submit(self, batch: _Batch) -> None:
         if batch is self._batch:
-            self._batch = _Batch()
+            self._batch = _Batch(self._settle_batch)
         batch.future = self._store.workers.submit(self._store_batch, batch)
 
-    def _resolve_batch(self, batch: _Batch, pending: PendingFile) -> Entry | None:
+    def _settle_batch(self, batch: _Batch) -> None:
         if batch.future is None:
             self._submit(batch)
         assert batch.future is not None
-        entries = batch.future.result()
-        result: Entry | None = None
-        # Every file of the batch gets its entry at the first question.
-        for file, entry in zip(batch.files, entries, strict=True):
-            if file[4] is pending:
-                result = entry
-            else:
-                file[4].set(entry)
+        for file, entry in zip(batch.files, batch.future.result(), strict=True):
+            file[4].set(entry)
         batch.files.clear()
-        entries.clear()
-        return result
+        batch.future = None
 
     def _count(self, size: int) -> None:
         with self._lock:
@@ -178,8 +171,9 @@ class FileReader:
                     results[at] = result
                     retries += 1
         finally:
-            for file in files:
-                file[0].release()
+            for directory in batch.directories:
+                directory.release()
+            batch.directories.clear()
         return self._store_read(files, results)
 
     def _store_read(self, files: list[Any], results: list[Any]) -> list[Entry | None]:
@@ -272,7 +266,11 @@ class FileReader:
             number = error.errno or errno.EIO
             pending.set(self._unreadable(directory, name, stat, pending.link, number))
             return
-        pending.when(lambda: self._finish_long(directory, name, stat, fd, attempt, known, pending))
+
+        def settle() -> None:
+            pending.set(self._finish_long(directory, name, stat, fd, attempt, known, pending))
+
+        pending.when(settle)
         self._long.append(pending)
         if len(self._long) > _LONG_FILES:
             self._long.popleft().resolve()
