@@ -61,7 +61,7 @@ class _Frame:
         self.rows: list[Any] = []  # of the current slice: Entry, PendingFile or _Frame
         self.waiting = False  # whether rows holds anything but entries
         self.cursor = 0  # the first of rows whose directory may not have been entered yet
-        self.xattrs = read_xattrs_of(directory.fd) if name else None
+        self.xattrs: list[tuple[bytes, bytes]] | None = None
         self.entry: Entry | None = None
         self.old: dict[bytes, Entry] = {}
 
@@ -112,6 +112,10 @@ class TreeBuilder:
             above = self._frames[-1]
             parent = above.parent.child(above.old.get(event.name))
             frame = _Frame(event.name, event.stat, event.directory, parent, writer)
+            try:
+                frame.xattrs = read_xattrs_of(event.directory.fd)
+            except OSError as error:
+                self._lost_xattrs(event.directory.path, error)
             self._place(above, frame)
         self._frames.append(frame)
 
@@ -251,8 +255,16 @@ class TreeBuilder:
                 return None
         elif kind in (stat_module.S_IFBLK, stat_module.S_IFCHR):
             content = [os.major(stat[9]), os.minor(stat[9])]
-        xattrs = read_xattrs(frame.directory.fd, name)
+        xattrs = None
+        try:
+            xattrs = read_xattrs(frame.directory.fd, name)
+        except OSError as error:
+            self._lost_xattrs(os.path.join(frame.directory.path, name), error)
         return entry_of(name, stat, 0, content, link=link, xattrs=xattrs)
+
+    def _lost_xattrs(self, path: bytes, error: OSError) -> None:
+        message = f"extended attributes cannot be read: {error.strerror}; stored without them"
+        self._result.errors.append(Problem(path, message))
 
     def _failed(self, event: Failed) -> None:
         reason = event.error.strerror or str(event.error)

@@ -16,6 +16,7 @@ from packstone.operations.results import Finding
 from packstone.repository.layout import pack_name
 from packstone.repository.packs import Pack, RecordRow, read_pack
 from packstone.repository.repository import ObjectRepository
+from packstone.storage.base import Storage
 
 _READ = 4 * MIB
 _ASKED = 10_000  # ids looked up together
@@ -63,11 +64,19 @@ class _RecordScanner:
         del self._buffer[:cut]
         self._base += cut
 
-    def finish(self) -> None:
-        """Say that the file has ended."""
-        for number in range(self._next, len(self._pack.rows)):
-            self.texts.append(f"pack {self._pack.id[:12]}…: record {number} is cut off")
-            self.bad_ids += [row[0] for row in self._pack.rows[number].object_rows()]
+    def finish(self, storage: Storage) -> None:
+        """Check one by one what could not be read in one go."""
+        name = pack_name(self._pack.id)
+        while self._next < len(self._pack.rows):
+            row = self._pack.rows[self._next]
+            try:
+                payload = storage.get_range(name, row.offset, row.stored_size)
+            except (Damaged, StorageError) as error:
+                self.texts.append(f"record {self._next}: {error.message}")
+                self.bad_ids += [found[0] for found in row.object_rows()]
+            else:
+                self._record(row, memoryview(payload))
+            self._next += 1
 
     def _record(self, row: RecordRow, payload: memoryview) -> None:
         where = f"pack {self._pack.id[:12]}… is damaged at byte {row.offset} (record {self._next})"
@@ -125,7 +134,7 @@ def check_pack(
         findings.insert(0, Finding("pack", text, pack_id))
     bad_ids: list[bytes] = []
     if scanner is not None:
-        scanner.finish()
+        scanner.finish(storage)
         findings += [Finding("data", text, pack_id) for text in scanner.texts]
         bad_ids = scanner.bad_ids
     return PackReport(pack_id, done, object_count, findings, bad_ids)

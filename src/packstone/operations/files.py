@@ -11,13 +11,14 @@ import errno
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from packstone.filesystem import _scan
 from packstone.filesystem.metadata import read_xattrs_of, stat_of
-from packstone.filesystem.reading import extents, open_regular, read_into
+from packstone.filesystem.reading import Extent, extents, open_regular, read_into
 from packstone.filesystem.walk import OpenDirectory
 from packstone.model import MIB, Entry, Extras, Flag, Problem, Stat
 from packstone.operations.parent import Parent
@@ -25,6 +26,8 @@ from packstone.operations.storing import ChunkStore, drain
 from packstone.repository.contents import ContentWriter
 
 SMALL_FILE = MIB  # up to this a file is read in a batch
+_LIMIT = SMALL_FILE + 1  # one byte more shows that a file is not small any more
+_ENDLESS = 1 << 62
 _BATCH_SIZE = MIB
 _BATCH_FILES = 256
 _BATCH_DIRECTORIES = 32  # descriptors that a batch keeps open
@@ -49,6 +52,10 @@ def entry_of(
     return Entry(name, stat[0], stat[1], stat[2], size, stat[4], stat[5], stat[6], content, extras)
 
 
+# Stands for the entry of a file that has grown too long for its batch.
+_TOO_LONG: Any = object()
+
+
 class PendingFile:
     """A file whose content is being stored; `resolve` gives its entry, None if it vanished."""
 
@@ -71,8 +78,10 @@ class PendingFile:
 
     def resolve(self) -> Entry | None:
         """Wait for the entry."""
-        if self._settle is not None:
-            self._settle()
+        while self._settle is not None:  # a file may turn out to be longer than it was
+            settle = self._settle
+            self._settle = None
+            settle()
         return self._entry
 
 
@@ -145,7 +154,13 @@ class FileReader:
             self._submit(batch)
         assert batch.future is not None
         for file, entry in zip(batch.files, batch.future.result(), strict=True):
-            file[4].set(entry)
+            if entry is _TOO_LONG:
+                directory, name, stat, old, pending = file
+                pending.set(None)
+                self._read_long(directory, name, stat, old, pending)
+                directory.release()
+            else:
+                file[4].set(entry)
         batch.files.clear()
         batch.future = None
 
@@ -158,23 +173,31 @@ class FileReader:
     def _store_batch(self, batch: _Batch) -> list[Entry | None]:
         files = batch.files
         try:
-            results: list[Any] = _scan.read_files(
-                [(file[0].fd, file[1], file[2][3]) for file in files], SMALL_FILE + 1
-            )
+            items = [(file[0].fd, file[1], file[2][3]) for file in files]
+            results: list[Any] = _scan.read_files(items, _LIMIT)
             for at, result in enumerate(results):
-                retries = 0
-                while type(result) is not int and not _is_stable(result) and retries < _RETRIES:
-                    file = files[at]
-                    result = _scan.read_files(
-                        [(file[0].fd, file[1], result[0][3])], SMALL_FILE + 1
-                    )[0]
-                    results[at] = result
-                    retries += 1
+                if type(result) is not int and not result[2]:
+                    results[at] = self._read_again(files[at], result)
         finally:
             for directory in batch.directories:
                 directory.release()
             batch.directories.clear()
         return self._store_read(files, results)
+
+    def _read_again(self, file: Any, result: Any) -> Any:
+        """Return what is read of a file that moved, once it keeps still, or the last try."""
+        for retry in range(_RETRIES + 1):
+            if type(result) is int or result[2]:
+                return result
+            stat, data, _stable, xattrs = result
+            if len(data) > SMALL_FILE:
+                file[0].acquire()  # until it is read as the long file that it is
+                return _TOO_LONG
+            if stat[3] == 0 and data and _size_now(file) == 0:
+                return stat, data, True, xattrs  # as files of /proc and /sys are
+            if retry < _RETRIES:
+                result = _scan.read_files([(file[0].fd, file[1], stat[3])], _LIMIT)[0]
+        return result
 
     def _store_read(self, files: list[Any], results: list[Any]) -> list[Entry | None]:
         """Store what was read; whole small files in one look-up, longer ones cut."""
@@ -185,7 +208,7 @@ class FileReader:
         single: list[int] = []
         ids: list[bytes] = []
         for at, result in enumerate(results):
-            if type(result) is int or not result[1]:
+            if type(result) is not tuple or not result[1]:
                 continue
             data = result[1]
             if len(data) <= minimum:
@@ -205,7 +228,7 @@ class FileReader:
                 contents[at] = content.finish()
         if ids:
             store.store_whole(ids, [results[at][1] for at in single])
-        self._count(sum([len(result[1]) for result in results if type(result) is not int]))
+        self._count(sum([len(result[1]) for result in results if type(result) is tuple]))
         return [
             self._finish(file, result, content)
             for file, result, content in zip(files, results, contents, strict=True)
@@ -213,11 +236,13 @@ class FileReader:
 
     def _finish(self, file: Any, result: Any, content: Any) -> Entry | None:
         directory, name, stat, _old, pending = file
+        if result is _TOO_LONG:
+            return _TOO_LONG  # type: ignore[no-any-return]
         if type(result) is int:
             return self._unreadable(directory, name, stat, pending.link, result)
-        found, data, _stable, xattrs = result
+        found, data, stable, xattrs = result
         flags = 0
-        if not _is_stable(result):
+        if not stable:
             flags = Flag.CHANGED
             self._changed(directory, name)
         return entry_of(
@@ -260,11 +285,10 @@ class FileReader:
         directory.acquire()
         try:
             attempt = self._begin(directory, fd, known)
-        except OSError as error:
+        except _Unreadable as error:
             os.close(fd)
             directory.release()
-            number = error.errno or errno.EIO
-            pending.set(self._unreadable(directory, name, stat, pending.link, number))
+            pending.set(self._unreadable(directory, name, stat, pending.link, error.number))
             return
 
         def settle() -> None:
@@ -279,10 +303,30 @@ class FileReader:
         self, directory: OpenDirectory, fd: int, known: frozenset[bytes]
     ) -> tuple[Stat, ContentWriter, deque[Future[list[tuple[bytes, int]]]]]:
         """Read and cut a file as it is now; its last spans may still be on the workers."""
-        before = stat_of(os.fstat(fd))
+        with _of_source():
+            before = stat_of(os.fstat(fd))
         content = ContentWriter(self._put)
         spans: deque[Future[list[tuple[bytes, int]]]] = deque()
-        for extent in extents(fd, before):
+        try:
+            self._store_extents(directory, fd, before, content, spans, known)
+        except BaseException:
+            # What went wrong in the repository outweighs what went wrong in the source.
+            drain(content, spans, wait=True)
+            raise
+        return before, content, spans
+
+    def _store_extents(
+        self,
+        directory: OpenDirectory,
+        fd: int,
+        stat: Stat,
+        content: ContentWriter,
+        spans: deque[Future[list[tuple[bytes, int]]]],
+        known: frozenset[bytes],
+    ) -> None:
+        with _of_source():
+            found = list(extents(fd, stat)) if stat.size else [Extent(0, _ENDLESS, False)]
+        for extent in found:
             if extent.hole:
                 drain(content, spans, wait=True)
                 content.add_hole(extent.size)
@@ -291,14 +335,14 @@ class FileReader:
 
             def read(view: memoryview, end: int = end) -> int:
                 nonlocal offset
-                count = read_into(fd, view[: end - offset], offset)
+                with _of_source():
+                    count = read_into(fd, view[: end - offset], offset)
                 offset += count
                 self._count(count)
                 self._report(directory)
                 return count
 
             self._store.store_run(content, spans, read, known)
-        return before, content, spans
 
     def _finish_long(
         self,
@@ -315,35 +359,49 @@ class FileReader:
                 before, content, spans = attempt
                 drain(content, spans, wait=True)
                 flags = 0
-                after = stat_of(os.fstat(fd))
-                if before[:7] == after[:7] and content.size == before.size:
+                with _of_source():
+                    after = stat_of(os.fstat(fd))
+                # Files of /proc and /sys state size 0 and have content: not a change.
+                if before[:7] == after[:7] and (content.size == before.size or not before.size):
                     break
                 flags = Flag.CHANGED
                 if retry < _RETRIES:
                     attempt = self._begin(directory, fd, known)
             if flags:
                 self._changed(directory, name)
+            with _of_source():
+                xattrs = read_xattrs_of(fd)
+            rows = content.finish()
             return entry_of(
-                name,
-                before,
-                content.size,
-                content.finish(),
-                flags=flags,
-                link=pending.link,
-                xattrs=read_xattrs_of(fd),
+                name, before, content.size, rows, flags=flags, link=pending.link, xattrs=xattrs
             )
-        except OSError as error:
-            number = error.errno or errno.EIO
-            return self._unreadable(directory, name, stat, pending.link, number)
+        except _Unreadable as error:
+            return self._unreadable(directory, name, stat, pending.link, error.number)
         finally:
             os.close(fd)
             directory.release()
 
 
-def _is_stable(result: Any) -> bool:
-    """Return whether a file kept still while it was read.
+class _Unreadable(Exception):
+    """A source file gave an error; never anything of the repository."""
 
-    Files of /proc and /sys state size 0 and have content: not a change.
-    """
-    stat, _data, stable, _xattrs = result
-    return bool(stable) or stat[3] == 0
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _of_source() -> Iterator[None]:
+    """Mark errors of the system as those of a source file."""
+    try:
+        yield
+    except OSError as error:
+        raise _Unreadable(error.errno or errno.EIO) from error
+
+
+def _size_now(file: Any) -> int:
+    """Return the size that a file states, -1 if it cannot be asked."""
+    try:
+        return os.stat(file[1], dir_fd=file[0].fd, follow_symlinks=False).st_size
+    except OSError:
+        return -1

@@ -166,10 +166,9 @@ class FileRestorer:
             if outcome == Outcome.WRITTEN:
                 written += 1
                 size += len(data)
-            elif outcome == Outcome.KEPT:
-                kept += 1
             else:
-                file.failed = True
+                kept += outcome == Outcome.KEPT
+                file.failed = True  # nothing may be linked to what is there
         with self._lock:
             self._result.files_restored += written
             self._result.bytes_written += size
@@ -202,7 +201,7 @@ class FileRestorer:
         file = self._file_of(long)
         if file is not None:
             outcome = file.finish(long.entry)
-            long.failed = outcome == Outcome.FAILED
+            long.failed = outcome != Outcome.WRITTEN
             self.count(outcome)
         elif long.file is not None:
             long.file.abandon()

@@ -75,7 +75,7 @@ def read_range(
         records: Iterator[tuple[Place, memoryview]] = reader.read_range(part.places)
         for place, payload in records:
             yield from _record(reader, place, payload, part.wanted[place.record])
-    except ObjectMissing:
+    except (ObjectMissing, Damaged):  # of the read itself: record by record, then
         for chunks in part.wanted.values():
             for chunk_id, _place in chunks:
                 yield chunk_id, _elsewhere(reader, chunk_id)

@@ -171,6 +171,8 @@ class TreeRestorer:
         file: RestoredFile | None = None
         if self._is_kept(directory, entry):
             self._result.files_skipped += 1
+            if self._options.overwrite == "never":
+                return  # what is there is not ours: no further name may become a link to it
         elif stat.S_ISREG(entry.mode):
             file = self._files.begin(directory, entry, path)
         elif stat.S_ISLNK(entry.mode):

@@ -27,6 +27,7 @@ VERSION = b"packstone index 1"
 # dirties a page of its own, of which memory must hold as many.
 BATCH, LARGE_BATCH = 100_000, 25_000
 _LARGE_TREE = 2_000_000  # objects
+_CROWDED = 8  # places of one id from which on those in vanished packs are dropped
 _LOOKED_UP = 1024  # ids in one transaction
 _RELEASED = 4096  # insertions between two releases of mapped pages
 _MANY_PACKS = 64  # unseen packs from which on their objects are sorted on disk
@@ -92,6 +93,7 @@ class Index:
         transaction.put(b"version", VERSION, db=meta)
         transaction.put(b"repository", self._repository_id, db=meta)
         self._turn(transaction)
+        self._lose(transaction)
 
     def reset(self) -> None:
         """Empty the view, in one step for all who use it."""
@@ -102,6 +104,17 @@ class Index:
         """Mark that the set of packs changes: others load it again."""
         epoch = secrets.token_bytes(16)
         transaction.put(b"epoch", epoch, db=self._view.databases[_META])
+
+    def _lose(self, transaction: Any) -> None:
+        """Mark that packs were dropped: what stood on them is complete no more."""
+        token = secrets.token_bytes(16)
+        transaction.put(b"forgotten", token, db=self._view.databases[_META])
+        transaction.drop(self._view.databases[_COMPLETE], delete=False)
+
+    def forgotten(self) -> bytes:
+        """Return a token that changes whenever packs are dropped from the view."""
+        with self._reading() as transaction:
+            return bytes(transaction.get(b"forgotten", b"", db=self._view.databases[_META]))
 
     def _reading(self) -> Reading:
         return self._view.reading(self._follow)
@@ -151,7 +164,7 @@ class Index:
         gone = [
             number
             for number, pack_id in self._numbers.items()
-            if number in sizes and there.get(pack_id) != sizes[number]
+            if there.get(pack_id) != sizes.get(number)
         ]
         if gone:
             self._forget(gone)
@@ -167,14 +180,14 @@ class Index:
                     damaged.append(error)
 
         if len(unseen) >= _MANY_PACKS:
-            self._add_many(packs())
+            self._add_many(packs(), len(unseen))
         else:
             for pack in packs():
                 self.add(pack)
         self.flush()
         return damaged
 
-    def _add_many(self, packs: Iterable[Pack]) -> None:
+    def _add_many(self, packs: Iterable[Pack], count: int) -> None:
         """Take up many packs: objects first, in the order of their ids, packs themselves last.
 
         A process that dies meanwhile leaves places in packs without a number, which count as
@@ -184,7 +197,7 @@ class Index:
         ids: dict[int, bytes] = {}
         rows: dict[int, bytes] = {}
         with self._writing:
-            number = self._last_number()
+            number = self._reserve(count)
             try:
                 for pack in packs:
                     number += 1
@@ -218,13 +231,12 @@ class Index:
         def change(transaction: Any) -> None:
             for number in numbers:
                 key = _NUMBER.pack(number)
-                value = transaction.get(key, db=self._view.databases[_PACKS])
-                if value is not None:
-                    transaction.delete(bytes(value[:32]), db=self._view.databases[_NUMBERS])
-                    transaction.delete(key, db=self._view.databases[_PACKS])
+                pack_id = bytes.fromhex(self._numbers.get(number, ""))
+                if transaction.get(pack_id or b"-", db=self._view.databases[_NUMBERS]) == key:
+                    transaction.delete(pack_id, db=self._view.databases[_NUMBERS])
+                transaction.delete(key, db=self._view.databases[_PACKS])
             self._turn(transaction)
-            # What was complete may have stood on these packs.
-            transaction.drop(self._view.databases[_COMPLETE], delete=False)
+            self._lose(transaction)
 
         with self._writing:
             self._write(change)
@@ -269,10 +281,7 @@ class Index:
         self._put_places(transaction, places, ids)
         self._put_ids(transaction, ids)
 
-    def _last_number(self, transaction: Any = None) -> int:
-        if transaction is None:
-            with self._reading() as reading:
-                return self._last_number(reading)
+    def _last_number(self, transaction: Any) -> int:
         value = transaction.get(b"last", b"", db=self._view.databases[_META])
         return int.from_bytes(value, "little")
 
@@ -280,8 +289,20 @@ class Index:
         """Add what is known of packs' records, under numbers that are used up with it."""
         for number, row in rows.items():
             transaction.put(_NUMBER.pack(number), row, db=self._view.databases[_PACKS])
-        last = max(rows, default=self._last_number(transaction))
+        last = max(self._last_number(transaction), *rows, 0)
         transaction.put(b"last", last.to_bytes(4, "little"), db=self._view.databases[_META])
+
+    def _reserve(self, count: int) -> int:
+        """Use up `count` numbers before anything is filed under them; return the one before."""
+        reserved = [0]
+
+        def change(transaction: Any) -> None:
+            reserved[0] = self._last_number(transaction)
+            last = (reserved[0] + count).to_bytes(4, "little")
+            transaction.put(b"last", last, db=self._view.databases[_META])
+
+        self._write(change)
+        return reserved[0]
 
     def _put_ids(self, transaction: Any, ids: dict[int, bytes]) -> None:
         """Make packs known, but for those that another process took up meanwhile."""
@@ -301,7 +322,13 @@ class Index:
             for key, place in places[start : start + _RELEASED]:
                 if not put(key, place, overwrite=False, db=objects):
                     old = bytes(transaction.get(key, db=objects))
-                    put(key, _live(old, live) + place, db=objects)
+                    if place in old:
+                        continue
+                    if len(old) >= _CROWDED * _PLACE.size:
+                        # Only then: a number unknown here may be one that another process
+                        # files things under right now.
+                        old = _live(old, live)
+                    put(key, old + place, db=objects)
             self._view.looked_up(_RELEASED)
 
     # -- asking the view --------------------------------------------------------------------
@@ -400,14 +427,19 @@ class Index:
             value = transaction.get(snapshot_id.encode(), db=self._view.databases[_COMPLETE])
             return value is not None and bytes(value) == generation
 
-    def set_complete(self, snapshot_id: str, generation: bytes) -> None:
-        """Remember that all of a snapshot is present under this generation."""
+    def set_complete(self, snapshot_id: str, generation: bytes, forgotten: bytes) -> None:
+        """Remember that all of a snapshot is present under this generation.
+
+        Does nothing if packs were dropped since `forgotten` was read.
+        """
+
+        def change(transaction: Any) -> None:
+            databases = self._view.databases
+            if bytes(transaction.get(b"forgotten", b"", db=databases[_META])) == forgotten:
+                transaction.put(snapshot_id.encode(), generation, db=databases[_COMPLETE])
+
         with self._writing:
-            self._view.write(
-                lambda transaction: transaction.put(
-                    snapshot_id.encode(), generation, db=self._view.databases[_COMPLETE]
-                )
-            )
+            self._view.write(change)
 
     def close(self) -> None:
         """Close the view; pending packs are found again from their footers."""

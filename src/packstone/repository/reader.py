@@ -155,6 +155,14 @@ class ObjectReader:
             return False
         if not places:
             self._index.refresh(self._storage)
+            if self._index.find(object_id):
+                return True
+            with self._lock:
+                allowed, self._rebuilt = not self._rebuilt, True
+            if not allowed:
+                return False
+            self._index.reset()
+            self._index.refresh(self._storage)
             return bool(self._index.find(object_id))
         if all(self._agrees(place, object_id) for place in places):
             with self._lock:

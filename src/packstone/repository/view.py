@@ -36,7 +36,10 @@ def release_pages(path: str) -> None:
     Each look-up maps up to 64 KiB around its page, so that without this the process would
     seem to hold a large index in memory. Linux only; elsewhere it does nothing.
     """
-    if os.path.getsize(path) < _LARGE:
+    try:
+        if os.path.getsize(path) < _LARGE:
+            return
+    except OSError:  # deleted under our feet: it stays mapped until we close it
         return
     import ctypes
 
@@ -99,15 +102,34 @@ class Reading:
 
     def __enter__(self) -> Any:
         view = self._view
-        with view.gate:
-            view.readers += 1
+        self._join()
         try:
             transaction = self._transaction = view.begin()
-        except BaseException:
+        except lmdb.MapResizedError:
+            # Another process has grown the map. Ours follows when nobody reads in it, so this
+            # reader steps back too: two that waited for each other would wait for ever.
             self._leave()
-            raise
-        self._follow(transaction)
+            view.resize(0)
+            self._join()
+            try:
+                transaction = self._transaction = view.begin()
+            except BaseException as error:
+                self._leave()
+                raise _failure(error, view.directory) from error
+        except BaseException as error:
+            self._leave()
+            raise _failure(error, view.directory) from error
+        try:
+            self._follow(transaction)
+        except BaseException as error:
+            transaction.abort()
+            self._leave()
+            raise _failure(error, view.directory) from error
         return transaction
+
+    def _join(self) -> None:
+        with self._view.gate:
+            self._view.readers += 1
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._transaction.abort()
@@ -182,22 +204,15 @@ class View:
                 with self._environment.begin(write=True) as transaction:
                     return change(transaction)
             except lmdb.MapFullError:
-                self._resize(2 * self._environment.info()["map_size"])
+                self.resize(2 * self._environment.info()["map_size"])
             except lmdb.MapResizedError:
-                self._resize(0)
+                self.resize(0)
             except lmdb.Error as error:
                 raise _failure(error, self.directory) from error
 
     def begin(self) -> Any:
         """Begin a read transaction; the caller is counted among the readers."""
-        try:
-            return self._environment.begin(buffers=True)
-        except lmdb.MapResizedError:
-            # Another process has grown the map: ours follows, once nobody else reads in it.
-            self._resize(0, readers=1)
-            return self._environment.begin(buffers=True)
-        except lmdb.Error as error:
-            raise _failure(error, self.directory) from error
+        return self._environment.begin(buffers=True)
 
     def looked_up(self, count: int) -> None:
         """Count look-ups at random keys; now and then give back the pages they mapped."""
@@ -206,16 +221,17 @@ class View:
             self._touched = 0
             release_pages(self._path)
 
-    def _resize(self, size: int, readers: int = 0) -> None:
-        with self._alone(readers):
+    def resize(self, size: int) -> None:
+        """Make the map larger, or with 0 as large as another process made it."""
+        with self._alone():
             self._environment.set_mapsize(size)
 
     @contextlib.contextmanager
-    def _alone(self, readers: int = 0) -> Iterator[None]:
-        """Keep readers out, but for those that wait for this very thing."""
+    def _alone(self) -> Iterator[None]:
+        """Keep readers out."""
         with self.gate:
             self.waiting += 1
-            self.gate.wait_for(lambda: self.readers <= readers)
+            self.gate.wait_for(lambda: self.readers == 0)
             self.waiting -= 1
             yield
 
@@ -235,8 +251,13 @@ class View:
                 self._environment.close()
 
 
-def _failure(error: Exception, directory: str) -> StorageFull | StorageUnavailable:
-    """Say what an error of the index means; a full disk reaches us as an input/output error."""
+def _failure(error: BaseException, directory: str) -> BaseException:
+    """Say what an error of the index means; a full disk reaches us as an input/output error.
+
+    Errors that are not of LMDB or the system are returned as they are.
+    """
+    if not isinstance(error, (lmdb.Error, OSError)):
+        return error
     with contextlib.suppress(OSError):
         if shutil.disk_usage(directory).free < MIB:
             return StorageFull(

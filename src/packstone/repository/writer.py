@@ -62,8 +62,10 @@ class ObjectWriter:
         self._runs: dict[int, list[Small]] = {DATA: [], METADATA: []}
         self._run_sizes = {DATA: 0, METADATA: 0}
         self._packs: dict[int, PackWriter] = {}
+        self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
         self.generation = read_state(storage, repository_id).generation
+        self._forgotten = index.forgotten()
         self.chunks_new = 0
         self.bytes_added = 0
         self.bytes_stored = 0
@@ -84,7 +86,11 @@ class ObjectWriter:
                     known.add(object_id)
                     fresh.append(position)
         if fresh:
-            present = self._index.present([ids[position] for position in fresh])
+            try:
+                present = self._index.present([ids[position] for position in fresh])
+            except BaseException as error:
+                self._failure = self._failure or error
+                raise
             for position, there in zip(fresh, present, strict=True):
                 wanted[position] = not there
             if any(present):
@@ -139,6 +145,17 @@ class ObjectWriter:
         self, kind: int, raw: Buffer, objects: Sequence[Small], rows: bytes, keys: bytes
     ) -> None:
         """Encode a record, decode and hash it again, and hand it to the open pack."""
+        try:
+            self._encode_and_add(kind, raw, objects, rows, keys)
+        except BaseException as error:
+            # Ids were given out for what is lost now. Whoever forgets to ask how a worker fared
+            # must still not commit.
+            self._failure = self._failure or error
+            raise
+
+    def _encode_and_add(
+        self, kind: int, raw: Buffer, objects: Sequence[Small], rows: bytes, keys: bytes
+    ) -> None:
         codec, payload = self._codec.encode(raw)
         self._verify(codec, payload, len(raw), objects)
         full: PackWriter | None = None
@@ -182,7 +199,8 @@ class ObjectWriter:
         """Make a pack durable, then let the view know it."""
         try:
             pack = writer.finish()
-        except BaseException:
+        except BaseException as error:
+            self._failure = self._failure or error
             writer.abandon()
             raise
         with self._lock:
@@ -199,7 +217,12 @@ class ObjectWriter:
     # -- the end ----------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Make everything that was put durable, and the view agree with it."""
+        """Make everything that was put durable, and the view agree with it.
+
+        Raises what a worker raised before, whether or not anyone has seen it.
+        """
+        if self._failure is not None:
+            raise self._failure
         for kind, run in self._runs.items():
             self._runs[kind], self._run_sizes[kind] = [], 0
             if run:
@@ -220,17 +243,24 @@ class ObjectWriter:
                 hint="Nothing was committed. Run: packstone check",
             )
         self._check_generation()
+        if self._index.forgotten() != self._forgotten:
+            raise GenerationChanged(
+                "packs vanished while this snapshot was taken",
+                hint="Nothing was committed. Run: packstone check, then the same command again",
+            )
         data = seal_envelope(
             Kind.SNAPSHOT, self._repository_id, self._random(32), encode_snapshot(snapshot)
         )
         snapshot_id = checksum(data).hex()
-        self._storage.put(snapshot_name(snapshot_id), data)
         try:
+            self._storage.put(snapshot_name(snapshot_id), data)
             self._check_generation()
         except BaseException:
+            # Also when only its directory could not be synced: what is reported as not
+            # committed must not be there.
             self._storage.delete(snapshot_name(snapshot_id))
             raise
-        self._index.set_complete(snapshot_id, self.generation)
+        self._index.set_complete(snapshot_id, self.generation, self._forgotten)
         return snapshot_id
 
     def _check_generation(self) -> None:

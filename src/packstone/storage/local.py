@@ -26,6 +26,7 @@ from packstone.model import Buffer
 from packstone.storage.base import Spool, Storage
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_BAD_SECTOR = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
 _MODE = 0o600  # a repository holds what its owner may read, whoever else can see the disk
 
 
@@ -38,6 +39,9 @@ def fail(error: OSError, verb: str, name: str) -> NoReturn:
         failure = StorageFull(
             message, hint="Nothing was committed. Free space on the repository's disk, run again"
         )
+    elif verb == "read" and error.errno in _BAD_SECTOR:
+        # One place of one file does not read: other copies and places may.
+        failure = Damaged(message, name=name, hint="Run: packstone check")
     elif error.errno in (errno.ENOENT, errno.ENOTDIR):
         failure = ObjectMissing(message, hint="Run: packstone check")
     else:
