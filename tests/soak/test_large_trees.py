@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import packstone
 import pytest
 from compare_trees import assert_equal_trees, remove_tree
 from faults import in_child
 from operations.samples import make_deep, make_many
+
+import packstone
 
 pytestmark = pytest.mark.soak
 MIB = 1 << 20

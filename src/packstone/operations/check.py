@@ -18,7 +18,7 @@ from packstone.operations.check_packs import PackReport, check_pack
 from packstone.operations.results import CheckResult, Finding, ProgressFunction, Ticker
 from packstone.operations.storing import Workers
 from packstone.repository.contents import iter_content
-from packstone.repository.layout import list_ids
+from packstone.repository.layout import check_small_objects, list_ids
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.trees import check_entry, iter_entries
@@ -49,6 +49,8 @@ class _Checker:
         Snapshots are listed before packs: what a snapshot needs was there before it.
         """
         repository = self._repository
+        for text in check_small_objects(repository.storage, repository.repository_id):
+            self.result.errors.append(Finding("config", text))
         self._rows, damaged = list_snapshots(repository.storage, repository.repository_id)
         self.result.errors += [Finding("snapshot", error.message) for error in damaged]
         repository.index.refresh(repository.storage)
@@ -85,6 +87,11 @@ class _Checker:
                 take()
         finally:
             workers.close()
+        known = self.result.objects_checked
+        listed = repository.index.count_places()
+        if listed > known:
+            text = f"the index lists {listed} objects, the packs hold {known}"
+            self.result.errors.append(Finding("index", f"{text}. Delete it: it is rebuilt"))
         gone = set(repository.index.packs.values()) - {pack_id for pack_id, _ in packs}
         for pack_id in sorted(gone):
             text = f"the index knows pack {pack_id[:12]}…, which is gone"

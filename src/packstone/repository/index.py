@@ -415,6 +415,25 @@ class Index:
             count: int = transaction.stat(self._view.databases[_OBJECTS])["entries"]
             return count
 
+    def count_places(self) -> int:
+        """Return the number of places in packs that are there: one for each object of each."""
+        count = 0
+        start = b""
+        while True:
+            with self._reading() as transaction:
+                numbers = self._numbers
+                cursor = transaction.cursor(db=self._view.databases[_OBJECTS])
+                if not cursor.set_range(start):
+                    return count
+                for row, (key, value) in enumerate(cursor):
+                    start = bytes(key)
+                    if row >= _RELEASED:
+                        break
+                    count += len(_live(bytes(value), numbers)) // _PLACE.size
+                else:
+                    return count
+            self._view.looked_up(_RELEASED)
+
     def size(self) -> int:
         """Return the bytes that the view takes on disk."""
         return self._view.size()

@@ -67,7 +67,8 @@ def list_ids(storage: Storage, prefix: str) -> Iterator[tuple[str, int]]:
     """Yield (hexadecimal id, size) of the packs or snapshots that are there."""
     for name, size in storage.list(prefix):
         last = name.rpartition("/")[2]
-        if _ID_NAME.fullmatch(last):
+        # What lies in another folder is not found under its name, so it is not there.
+        if _ID_NAME.fullmatch(last) and name in (pack_name(last), snapshot_name(last)):
             yield last, size
 
 
@@ -121,6 +122,29 @@ def read_config(storage: Storage, warn: Callable[[str], None]) -> tuple[bytes, C
         name=CONFIG,
         hint="The packs are unaffected. Put back a copy of config",
     )
+
+
+def check_small_objects(storage: Storage, repository_id: bytes) -> Iterator[str]:
+    """Yield what is wrong with both copies of config, state and features; StorageError."""
+    copies: list[bytes] = []
+    for name in (CONFIG, CONFIG_COPY):
+        try:
+            data = storage.get(name, MAX_ENVELOPE)
+            open_envelope(data, Kind.CONFIG, name, repository_id)
+            copies.append(data)
+        except (Damaged, ObjectMissing) as error:
+            yield f"{error.message}; copy the other one over it"
+    if len(set(copies)) > 1:
+        yield f"{CONFIG} and {CONFIG_COPY} differ"
+    try:
+        read_state(storage, repository_id)
+    except (Damaged, ObjectMissing) as error:
+        yield error.message
+    for name, _size in storage.list("features"):
+        try:
+            open_envelope(storage.get(name, MAX_ENVELOPE), Kind.FEATURE, name, repository_id)
+        except (Damaged, ObjectMissing) as error:
+            yield error.message
 
 
 def decode_payload(payload: bytes, kind: type[T], name: str) -> T:

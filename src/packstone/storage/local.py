@@ -156,12 +156,18 @@ class LocalStorage(Storage):
     def make_directories(self, names: list[str]) -> None:
         """Create the root and the named directories, durably; existing ones are fine."""
         try:
+            above = os.path.dirname(self.path)
+            while not os.path.isdir(above):  # each new name above must survive, too
+                above = os.path.dirname(above)
             os.makedirs(self.path, mode=0o700, exist_ok=True)
             for name in names:
                 os.makedirs(self.full_path(name), mode=0o700, exist_ok=True)
             for name in sorted({os.path.dirname(name) for name in names} | {""}):
                 sync_directory(self.full_path(name))
-            sync_directory(os.path.dirname(self.path))
+            made = self.path
+            while made != above:
+                made = os.path.dirname(made)
+                sync_directory(made)
         except OSError as error:
             fail(error, "create", self.path)
 

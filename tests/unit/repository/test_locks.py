@@ -1,0 +1,117 @@
+"""Many readers and writers or one sweep, decided by the kernel and never by the clock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from packstone.errors import RepositoryLocked, StorageError
+from packstone.repository.locks import LOCK, Lock
+from packstone.storage.local import LocalStorage
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    storage = LocalStorage(str(tmp_path))
+    storage.make_directories(["tmp"])
+    storage.put(LOCK, b"")
+    return storage
+
+
+def locked(storage: LocalStorage, *, exclusive: bool) -> bool:
+    """Return whether a lock is refused."""
+    try:
+        Lock(storage, exclusive=exclusive).release()
+    except RepositoryLocked as error:
+        assert storage.url in error.message and error.hint and error.exit_code == 11
+        return True
+    return False
+
+
+def test_many_shared_locks(storage: LocalStorage) -> None:
+    locks = [Lock(storage, exclusive=False) for _ in range(5)]
+    assert not locked(storage, exclusive=False)
+    for lock in locks:
+        assert locked(storage, exclusive=True)
+        lock.release()
+        lock.release()
+    assert not locked(storage, exclusive=True)
+
+
+def test_one_exclusive_lock(storage: LocalStorage) -> None:
+    lock = Lock(storage, exclusive=True)
+    assert locked(storage, exclusive=True) and locked(storage, exclusive=False)
+    lock.release()
+    assert not locked(storage, exclusive=False)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_process_that_is_killed_gives_its_lock_back(
+    storage: LocalStorage, exclusive: bool
+) -> None:
+    """So nobody ever unlocks by hand, and no lock is too old."""
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        "from packstone.repository.locks import Lock\n"
+        "from packstone.storage.local import LocalStorage\n"
+        f"lock = Lock(LocalStorage({storage.path!r}), exclusive={exclusive})\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdin is not None
+    try:
+        assert process.stdout.readline() == b"held\n"
+        os.utime(storage.full_path(LOCK), (0, 0))  # of no meaning
+        assert locked(storage, exclusive=True)
+        assert locked(storage, exclusive=False) == exclusive
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+        process.stdin.close()
+    assert not locked(storage, exclusive=True)
+
+
+def test_children_do_not_inherit_it(storage: LocalStorage) -> None:
+    """A command whose output is stored must not hold the lock when it goes on alone."""
+    lock = Lock(storage, exclusive=True)
+    child = subprocess.Popen(["sleep", "30"], close_fds=False)
+    lock.release()
+    try:
+        assert not locked(storage, exclusive=True)
+    finally:
+        child.kill()
+        child.wait(10)
+
+
+def test_what_is_in_the_file_does_not_matter(storage: LocalStorage) -> None:
+    storage.put(LOCK, b"host 1234 2099-01-01")
+    assert not locked(storage, exclusive=True)
+    os.unlink(storage.full_path(LOCK))
+    assert not locked(storage, exclusive=False)
+    assert os.path.exists(storage.full_path(LOCK))
+
+
+def test_a_disk_that_is_mounted_read_only(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def read_only(path: str, flags: int, *more: int) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(30, "Read-only file system")
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    Lock(storage, exclusive=False).release()
+
+
+def test_no_lock_no_repository(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        Lock(LocalStorage(str(tmp_path / "missing")), exclusive=False)
