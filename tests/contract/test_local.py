@@ -155,7 +155,6 @@ def test_directories_are_made_durable(tmp_path: Path, monkeypatch: pytest.Monkey
         assert calls.at("fsync", holder), holder
 
 
-@pytest.mark.xfail(reason="make_directories syncs the root's own parent, none above it")
 def test_new_ancestors_are_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`init /mnt/disk/new/store` must not lose `new` with everything acknowledged below it."""
     storage = LocalStorage(str(tmp_path / "new" / "store"))

@@ -303,9 +303,12 @@ def test_sigkill_at_random_times(scenes: Callable[[], Scene], original: Scene) -
     chance = random.Random(int(os.environ.get("PACKSTONE_TEST_SEED", "1")))
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     try:
-        begin_time = time.monotonic()
-        assert in_child(scenes().take) == 0
-        takes = time.monotonic() - begin_time
+        takes = 60.0
+        for _ in range(3):
+            scene = scenes()
+            begin_time = time.monotonic()
+            assert in_child(scene.take) == 0
+            takes = min(takes, time.monotonic() - begin_time)
         codes = []
         for _ in range(TRIALS * 4 // 5):
             scene = scenes()

@@ -71,7 +71,6 @@ def test_config(scene: Scene) -> None:
     assert silent(scene, "config") == []
 
 
-@pytest.mark.xfail(reason="check does not look at the copy of config, nor at state")
 @pytest.mark.parametrize("name", ["config.bak", "state"])
 def test_what_is_read_when_it_is_needed(scene: Scene, name: str) -> None:
     """Found damaged when the other copy is too, or at the next snapshot, it is found too late."""

@@ -195,7 +195,6 @@ def test_forgotten_objects(scene: Scene, index: str) -> None:
     assert_right(scene.look(scene.files, index=index), silent=False)
 
 
-@pytest.mark.xfail(reason="check asks the index whether a chunk is there, and never a footer")
 def test_check_believes_no_object_that_no_pack_holds(scene: Scene, index: str) -> None:
     """The worst an index can say: yes, I have that."""
     name = max(

@@ -283,6 +283,45 @@ def test_a_flagged_file_is_read_again(
     assert entry is not None and entry.extras is None
 
 
+@pytest.mark.parametrize("size", [SMALL, LONG], ids=["small", "long"])
+@pytest.mark.parametrize("kind", ["fifo", "link", "directory", "nothing"])
+def test_something_else_between_look_and_open(
+    repository: packstone.Repository,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int,
+    kind: str,
+) -> None:
+    """Seen as a file, then replaced: opening a fifo would wait for ever, a link lead outside."""
+    from packstone.operations import build_tree
+
+    path = source / "moving"
+    path.write_bytes(content(size, 0))
+    outside = source.parent / "outside"
+    outside.write_bytes(b"secret" * (size // 6))
+    walk = build_tree.walk
+
+    def replacing(*arguments: Any) -> Iterator[Any]:
+        for event in walk(*arguments):
+            if b"moving" in getattr(event, "names", ()):
+                path.unlink()
+                if kind == "fifo":
+                    os.mkfifo(path)
+                elif kind == "link":
+                    os.symlink(outside, path)
+                elif kind == "directory":
+                    path.mkdir()
+            yield event
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_tree, "walk", replacing)
+        result = within(10, lambda: repository.snapshot([source]))
+    assert [problem.path for problem in result.errors] == [os.fsencode(path)]
+    entry = find(repository, path)
+    assert entry is None or entry.content is None
+    assert (entry is None) == (kind == "nothing")
+
+
 def test_a_directory_that_loses_names(
     repository: packstone.Repository, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

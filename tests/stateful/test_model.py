@@ -26,7 +26,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 import packstone
 
-EXAMPLES = int(os.environ.get("PACKSTONE_TEST_MODEL_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("PACKSTONE_TEST_MODEL_EXAMPLES", "200"))
 STEPS = int(os.environ.get("PACKSTONE_TEST_MODEL_STEPS", "30"))
 SHARED = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 

@@ -96,6 +96,11 @@ class _Checker:
         for pack_id in sorted(gone):
             text = f"the index knows pack {pack_id[:12]}…, which is gone"
             self.result.errors.append(Finding("index", text, pack_id))
+        if any(finding.kind == "index" for finding in self.result.errors):
+            # What it says of chunks is worth nothing now; footers say it below.
+            repository.warnings.append("the index was wrong and is rebuilt from the footers")
+            repository.index.reset()
+            repository.index.refresh(repository.storage)
 
     def snapshots(self) -> None:
         """Check that every snapshot's trees are sound and every chunk they name is there."""

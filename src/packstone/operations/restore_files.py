@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any
 
 from packstone.errors import Damaged, ObjectMissing, PackstoneError, TargetError
 from packstone.filesystem.confine import Outcome, Target, TargetDirectory, TargetFile
 from packstone.model import MIB, Buffer, Entry, Problem
-from packstone.operations.restore_plan import WINDOW_ROWS, Range, Window, read_range
+from packstone.operations.restore_plan import (
+    WINDOW_ROWS,
+    Range,
+    Window,
+    read_anywhere,
+    read_range,
+)
 from packstone.operations.results import RestoreResult, Ticker
 from packstone.operations.storing import Workers
 from packstone.repository.contents import iter_content
@@ -122,10 +129,9 @@ class FileRestorer:
         """Start to fetch and write everything wanted so far; `wait` ends it."""
         window, self._window = self._window, Window()
         ranges, missing = window.plan(self._index, self._reader)
-        for chunk_id in missing:
-            error = ObjectMissing(f"chunk {chunk_id.hex()[:12]}… is in no pack")
-            for file, _position in window.wanted[chunk_id]:
-                self._lost(file, error)
+        if missing:  # the view may be behind the packs, or wrong: ask what looks at footers
+            found = ((chunk_id, read_anywhere(self._reader, chunk_id)) for chunk_id in missing)
+            self._deliver(found, window.wanted)
         empty, self._empty = self._empty, []
         if empty:
             self._write_small(empty)
@@ -140,9 +146,16 @@ class FileRestorer:
 
     def _fetch(self, part: Range, wanted: dict[bytes, list[tuple[Any, int]]]) -> None:
         """Read one range on a worker and deliver its chunks."""
+        self._deliver(read_range(self._reader, part), wanted)
+
+    def _deliver(
+        self,
+        chunks: Iterable[tuple[bytes, Buffer | PackstoneError]],
+        wanted: dict[bytes, list[tuple[Any, int]]],
+    ) -> None:
         small: list[tuple[SmallFile, Buffer]] = []
         size = 0
-        for chunk_id, data in read_range(self._reader, part):
+        for chunk_id, data in chunks:
             for file, position in wanted[chunk_id]:
                 if isinstance(data, PackstoneError):
                     self._lost(file, data)

@@ -78,7 +78,7 @@ def read_range(
     except (ObjectMissing, Damaged):  # of the read itself: record by record, then
         for chunks in part.wanted.values():
             for chunk_id, _place in chunks:
-                yield chunk_id, _elsewhere(reader, chunk_id)
+                yield chunk_id, read_anywhere(reader, chunk_id)
 
 
 def _record(
@@ -88,19 +88,19 @@ def _record(
         raw = memoryview(reader.decode(place, payload))
     except Damaged:
         for chunk_id, _place in chunks:
-            yield chunk_id, _elsewhere(reader, chunk_id)
+            yield chunk_id, read_anywhere(reader, chunk_id)
         return
     for chunk_id, at in chunks:
         data = raw[at.inner_offset : at.inner_offset + at.size]
         try:
             reader.verify(ObjectType.CHUNK, chunk_id, data, at)
         except Damaged:
-            yield chunk_id, _elsewhere(reader, chunk_id)
+            yield chunk_id, read_anywhere(reader, chunk_id)
         else:
             yield chunk_id, data
 
 
-def _elsewhere(reader: ObjectReader, chunk_id: bytes) -> Buffer | PackstoneError:
+def read_anywhere(reader: ObjectReader, chunk_id: bytes) -> Buffer | PackstoneError:
     """Return a chunk from any other place, or why there is none."""
     try:
         return reader.get(ObjectType.CHUNK, chunk_id)

@@ -146,14 +146,13 @@ def iter_entries(get: Get, tree_id: bytes) -> Iterator[Entry]:
 def iter_pages(get: Get, tree_id: bytes) -> Iterator[list[Entry]]:
     """Yield a directory's entries a page at a time; raises Damaged for unsound nesting."""
     last = b""
-    stack: list[tuple[int, bytes]] = [(-1, tree_id)]
+    stack: list[_Expected] = [(-1, tree_id, b"", -1)]
     while stack:
-        expected, page_id = stack.pop()
-        level, rows = decode_page(get(ObjectType.TREE, page_id))
-        if expected not in (-1, level):
-            raise Damaged(f"tree page of level {level} where {expected} belongs")
+        expected = stack.pop()
+        level, rows = _read_page(get, expected)
         if level:
-            stack.extend((level - 1, ref[1]) for ref in reversed(rows))  # type: ignore[index]
+            refs: list[tuple[bytes, bytes, int]] = rows  # type: ignore[assignment]
+            stack.extend((level - 1, ref[1], ref[0], ref[2]) for ref in reversed(refs))
             continue
         entries: list[Entry] = rows  # type: ignore[assignment]
         if entries:
@@ -163,19 +162,44 @@ def iter_pages(get: Get, tree_id: bytes) -> Iterator[list[Entry]]:
         yield entries
 
 
+_Expected = tuple[int, bytes, bytes, int]  # level, id, first name, entries below; -1: any
+
+
+def _read_page(
+    get: Get, expected: _Expected
+) -> tuple[int, list[Entry] | list[tuple[bytes, bytes, int]]]:
+    """Read a page and compare it with what the page above says of it; raises Damaged."""
+    level, page_id, first, count = expected
+    found, rows = decode_page(get(ObjectType.TREE, page_id))
+    if level == -1:
+        return found, rows
+    if found != level:
+        raise Damaged(f"tree page of level {found} where {level} belongs")
+    if found == 0:
+        entries: list[Entry] = rows  # type: ignore[assignment]
+        sound = bool(entries) and entries[0].name == first and len(entries) == count
+    else:
+        refs: list[tuple[bytes, bytes, int]] = rows  # type: ignore[assignment]
+        sound = refs[0][0] == first and sum(ref[2] for ref in refs) == count
+    if not sound:
+        raise Damaged("tree page that is not what the page above it says")
+    return found, rows
+
+
 def find_entry(get: Get, tree_id: bytes, name: bytes) -> Entry | None:
     """Return the entry of one name, reading only the pages that lead to it."""
-    page_id, expected = tree_id, -1
+    expected: _Expected = (-1, tree_id, b"", -1)
     while True:
-        level, rows = decode_page(get(ObjectType.TREE, page_id))
-        if expected not in (-1, level):
-            raise Damaged(f"tree page of level {level} where {expected} belongs")
+        level, rows = _read_page(get, expected)
         if level == 0:
-            return next((entry for entry in rows if entry.name == name), None)  # type: ignore
-        below = [ref for ref in rows if ref[0] <= name]  # type: ignore[index]
+            entries: list[Entry] = rows  # type: ignore[assignment]
+            return next((entry for entry in entries if entry.name == name), None)
+        refs: list[tuple[bytes, bytes, int]] = rows  # type: ignore[assignment]
+        below = [ref for ref in refs if ref[0] <= name]
         if not below:
             return None
-        page_id, expected = below[-1][1], level - 1  # type: ignore[index]
+        first, page_id, count = below[-1]
+        expected = (level - 1, page_id, first, count)
 
 
 def check_entry(entry: Entry) -> None:

@@ -128,8 +128,11 @@ class Reading:
         return transaction
 
     def _join(self) -> None:
-        with self._view.gate:
-            self._view.readers += 1
+        view = self._view
+        with view.gate:
+            # Whoever waits for readers to leave must not be kept out by new ones.
+            view.gate.wait_for(lambda: not view.waiting)
+            view.readers += 1
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self._transaction.abort()
@@ -233,7 +236,10 @@ class View:
             self.waiting += 1
             self.gate.wait_for(lambda: self.readers == 0)
             self.waiting -= 1
-            yield
+            try:
+                yield
+            finally:
+                self.gate.notify_all()
 
     def size(self) -> int:
         """Return the bytes that the environment takes on disk."""

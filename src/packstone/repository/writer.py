@@ -8,6 +8,7 @@ Any error leaves packs nobody refers to, never a snapshot.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -15,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from packstone.codec.compression import Compressor
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import Hasher, checksum
-from packstone.errors import Damaged, GenerationChanged, ObjectMissing
+from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageError
 from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
 from packstone.repository.index import Index
 from packstone.repository.layout import read_state, snapshot_name
@@ -260,7 +261,9 @@ class ObjectWriter:
             # committed must not be there.
             self._storage.delete(snapshot_name(snapshot_id))
             raise
-        self._index.set_complete(snapshot_id, self.generation, self._forgotten)
+        # This saves look-ups later and no more: the snapshot is there, whatever becomes of it.
+        with contextlib.suppress(StorageError):
+            self._index.set_complete(snapshot_id, self.generation, self._forgotten)
         return snapshot_id
 
     def _check_generation(self) -> None:

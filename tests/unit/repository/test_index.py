@@ -308,7 +308,6 @@ def test_the_map_grows_under_readers(
     assert in_time and all(turns)
 
 
-@pytest.mark.xfail(strict=False, reason="View lets readers in while one waits to grow the map")
 def test_busy_readers_keep_nobody_from_growing_the_map(
     storage: MemoryStorage, open_index: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

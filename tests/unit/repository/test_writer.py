@@ -233,7 +233,6 @@ def test_a_snapshot_that_may_not_be_durable_is_withdrawn(tmp_path: Path) -> None
     assert snapshots(storage) == []
 
 
-@pytest.mark.xfail(reason="set_complete, which only saves time, fails the snapshot it comes after")
 def test_what_only_saves_time_fails_no_snapshot(
     storage: Recording, index: Index, begin: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
