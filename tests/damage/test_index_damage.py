@@ -270,9 +270,6 @@ def test_flips_never_give_wrong_bytes(outcomes: list[str]) -> None:
     assert outcomes.count("right") > TRIALS // 2
 
 
-@pytest.mark.xfail(
-    strict=False, reason="restore declares lost what the index hides, without a look at footers"
-)
 def test_flips_lose_nothing(outcomes: list[str]) -> None:
     assert {each for each in outcomes if each != "death"} == {"right"}
 

@@ -279,10 +279,12 @@ def put_page(pages: Any, value: Any) -> bytes:
 def test_pages_out_of_order_are_damage(pages: Any, make_entry: Any) -> None:
     low = put_page(pages, [0, [make_entry(b"a"), make_entry(b"m")]])
     high = put_page(pages, [0, [make_entry(b"l"), make_entry(b"z")]])
-    for rows in ([[b"a", low, 2], [b"l", high, 2]], [[b"a", high, 2], [b"l", low, 2]]):
-        tree_id = put_page(pages, [1, rows])
-        with pytest.raises(Damaged, match="order|above it says"):
-            list(iter_entries(pages.get, tree_id))
+    tree_id = put_page(pages, [1, [[b"a", low, 2], [b"l", high, 2]]])
+    with pytest.raises(Damaged, match="order"):
+        list(iter_entries(pages.get, tree_id))
+    tree_id = put_page(pages, [1, [[b"a", high, 2], [b"l", low, 2]]])
+    with pytest.raises(Damaged, match="above it says"):
+        list(iter_entries(pages.get, tree_id))
 
 
 @pytest.mark.parametrize("below", [0, 2])
