@@ -7,9 +7,10 @@ pages live in repository/trees.py.
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -34,6 +35,12 @@ class Flag(enum.IntFlag):
 
     CHANGED = 1  # the file changed while it was read
     UNREADABLE = 2  # there is no content
+
+
+# Stored numbers are checked while they are decoded, before anything is computed with them.
+Unsigned16 = Annotated[int, Meta(ge=0, lt=1 << 16)]
+Unsigned32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Size = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Extras(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):

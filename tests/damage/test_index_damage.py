@@ -177,6 +177,16 @@ def test_wrong_values_at_a_restore_without_a_check(
             assert scene._restore(repository, snapshot_id) == set()
 
 
+@pytest.mark.xfail(reason="a value of another length ends in struct.error")
+def test_values_of_another_length(scene: Scene, index: str) -> None:
+    def lengthen(transaction: Any, databases: dict[bytes, Any]) -> None:
+        for key, value in rows(transaction, databases[b"objects"]):
+            transaction.put(key, value + b"x", db=databases[b"objects"])
+
+    change(index, lengthen)
+    assert_right(scene.look(scene.files, index=index), silent=False)
+
+
 @pytest.mark.parametrize("act", CHANGES[:1], ids=lambda act: act.__name__)
 def test_check_says_that_the_index_was_wrong(scene: Scene, index: str, act: Callable) -> None:
     change(index, act)
@@ -245,6 +255,8 @@ for number in range({first}, {last}):
         print("refused" if seen.refused else "lost" if lost else "right", flush=True)
     except AssertionError as error:
         print("wrong", error, flush=True)
+    except Exception as error:
+        print("traceback", repr(error), flush=True)
 shutil.rmtree(root)
 shutil.rmtree(index)
 """
@@ -266,12 +278,14 @@ def outcomes() -> list[str]:
 
 def test_flips_never_give_wrong_bytes(outcomes: list[str]) -> None:
     """And what is lost is named: the look itself sees to that."""
-    assert not [each for each in outcomes if each.startswith("wrong")]
+    assert not [each for each in outcomes if each.startswith(("wrong", "traceback"))]
     assert outcomes.count("right") > TRIALS // 2
 
 
 def test_flips_lose_nothing(outcomes: list[str]) -> None:
-    assert {each for each in outcomes if each != "death"} == {"right"}
+    """At worst LMDB refuses its file, and it is said which directory to delete."""
+    assert {each for each in outcomes if each != "death"} <= {"right", "refused"}
+    assert outcomes.count("refused") < TRIALS // 10
 
 
 @pytest.mark.xfail(strict=False, reason="LMDB follows page numbers wherever they lead")

@@ -97,6 +97,23 @@ def test_like_a_file(repository: packstone.Repository, source: Path) -> None:
     assert result.chunks_new == 0
 
 
+def test_spans_leave_no_trace(repository: packstone.Repository) -> None:
+    """Chunks end where the whole, cut at once, has its cuts; not where a buffer ended."""
+    from packstone.chunking.chunker import Chunker, ChunkerParams
+    from packstone.repository.contents import iter_content
+
+    data = random.Random(6).randbytes(3 * SPAN_SIZE + 12345)
+    repository.snapshot_stream(io.BytesIO(data), "dump")
+    objects = repository._objects
+    entry = next(iter(repository.ls("latest"))).entry
+    ends, position = [], 0
+    for _, size in iter_content(objects.reader.get, entry):
+        position += size
+        ends.append(position)
+    params = ChunkerParams(objects.config.average, objects.hasher.cutting_secret)
+    assert ends == Chunker(params).cut(data, 0, len(data), True)
+
+
 @pytest.mark.parametrize("fail_at", [0, 1, SPAN_SIZE, SPAN_SIZE + 1, 3 * SPAN_SIZE])
 def test_a_stream_that_raises(repository: packstone.Repository, fail_at: int) -> None:
     repository.snapshot_stream(io.BytesIO(b"before"), "dump.sql")

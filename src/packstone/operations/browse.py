@@ -11,12 +11,12 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from packstone.errors import UsageError
+from packstone.errors import Damaged, UsageError
 from packstone.model import Entry, ObjectType, Snapshot
 from packstone.operations.results import ListedEntry
 from packstone.repository.contents import iter_range
 from packstone.repository.reader import ObjectReader
-from packstone.repository.trees import check_entry, find_entry, iter_entries
+from packstone.repository.trees import check_entry, find_entry, is_directory_mode, iter_entries
 
 
 def split_path(path: bytes) -> list[bytes]:
@@ -45,7 +45,7 @@ def find_path(reader: ObjectReader, snapshot: Snapshot, path: bytes) -> Entry | 
 def directory_id(entry: Entry) -> bytes:
     """Return the tree id of a directory's entry; raises UsageError for anything else."""
     check_entry(entry)
-    if not stat.S_ISDIR(entry.mode) or not isinstance(entry.content, bytes):
+    if not is_directory_mode(entry.mode) or not isinstance(entry.content, bytes):
         raise UsageError(f"{os.fsdecode(entry.name)!r} is no readable directory in the snapshot")
     return entry.content
 
@@ -65,21 +65,24 @@ def list_entries(
 
     top = find_path(reader, snapshot, path)
     base = b"/" + b"/".join(split_path(path))
-    if top is not None and not stat.S_ISDIR(top.mode):
+    if top is not None and not is_directory_mode(top.mode):
         yield listed(base, top)
         return
     tree_id = snapshot.tree if top is None else directory_id(top)
-    stack = [(base.rstrip(b"/"), iter_entries(reader.get, tree_id))]
+    where = base.rstrip(b"/")  # of the topmost level only: paths of a deep tree are long
+    stack = [(b"", iter_entries(reader.get, tree_id))]
     while stack:
-        where, entries = stack[-1]
+        name, entries = stack[-1]
         entry = next(entries, None)
         if entry is None:
             stack.pop()
+            where = where[: -len(name) - 1]
             continue
         below = where + b"/" + entry.name
         yield listed(below, entry)
-        if recursive and stat.S_ISDIR(entry.mode) and isinstance(entry.content, bytes):
-            stack.append((below, iter_entries(reader.get, entry.content)))
+        if recursive and is_directory_mode(entry.mode) and isinstance(entry.content, bytes):
+            stack.append((entry.name, iter_entries(reader.get, entry.content)))
+            where = below
 
 
 class StoredFile(io.RawIOBase):
@@ -139,9 +142,16 @@ class StoredFile(io.RawIOBase):
         while True:
             if self._rows is None:
                 self._rows = iter_range(self._reader.get, self._entry, self._position)
-            start, chunk_id, size = next(self._rows)
+            row = next(self._rows, None)
+            if row is None:
+                raise Damaged(f"file {self._entry.name!r} ends before its size")
+            start, chunk_id, size = row
             if start + size > self._position:
                 data = self._reader.get(ObjectType.CHUNK, chunk_id) if chunk_id else b""
+                if chunk_id and len(data) != size:
+                    raise Damaged(
+                        f"chunk {chunk_id.hex()[:12]}… has {len(data)} bytes, expected {size}"
+                    )
                 return start, start + size, data
 
 

@@ -116,48 +116,59 @@ class _Checker:
     def _snapshot(self, row: SnapshotRow, sound: set[bytes]) -> set[bytes]:
         """Walk one snapshot, leaving out sound directories; return those it walked."""
         get = self._repository.reader.get
-        asked: list[tuple[bytes, bytes]] = []
+        asked: list[tuple[bytes, int, bytes]] = []
         walked: set[bytes] = set()
-        stack: list[tuple[bytes, Iterator[Entry]]] = []
+        # Names, not paths, for each level: paths of a deep tree would fill the memory.
+        names: list[bytes] = []
+        stack: list[Iterator[Entry]] = []
 
-        def enter(tree_id: bytes, where: bytes) -> None:
+        def enter(tree_id: bytes, name: bytes) -> None:
             if tree_id not in sound and tree_id not in walked:
                 walked.add(tree_id)
-                stack.append((where, iter_entries(get, tree_id)))
+                names.append(name)
+                stack.append(iter_entries(get, tree_id))
+
+        def found(error: Damaged | ObjectMissing, *below: bytes) -> None:
+            path = b"/".join([*names, *below]) or b"/"
+            finding = Finding("tree", error.message, None, (row.id,), (path,))
+            self.result.errors.append(finding)
 
         enter(row.snapshot.tree, b"")
         while stack:
-            where, entries = stack[-1]
-            path = where
             try:
-                entry = next(entries, None)
-                if entry is None:
-                    stack.pop()
-                    continue
-                path = where + b"/" + entry.name
+                entry = next(stack[-1], None)
+            except (Damaged, ObjectMissing) as error:
+                found(error)
+                entry = None
+            if entry is None:
+                stack.pop()
+                names.pop()
+                continue
+            try:
                 check_entry(entry)
                 if entry.mode & 0o170000 == 0o040000:
                     if isinstance(entry.content, bytes):
-                        enter(entry.content, path)
+                        enter(entry.content, entry.name)
                 elif entry.mode & 0o170000 == 0o100000:
-                    asked += [(item[0], path) for item in iter_content(get, entry) if item[0]]
+                    path = b"/".join([*names, entry.name])
+                    asked += [(*item, path) for item in iter_content(get, entry) if item[0]]
             except (Damaged, ObjectMissing) as error:
-                if path == where:
-                    stack.pop()  # the directory itself can give no more entries
-                finding = Finding("tree", error.message, None, (row.id,), (path or b"/",))
-                self.result.errors.append(finding)
+                found(error, entry.name)
             if len(asked) >= _ASKED:
                 self._ask(asked, row.id)
         self._ask(asked, row.id)
         return walked
 
-    def _ask(self, asked: list[tuple[bytes, bytes]], snapshot_id: str) -> None:
+    def _ask(self, asked: list[tuple[bytes, int, bytes]], snapshot_id: str) -> None:
         """Look chunks up and name the files of those that are missing or unusable."""
-        present = self._repository.index.present([chunk_id for chunk_id, _ in asked])
+        places = self._repository.index.find_many([chunk_id for chunk_id, _, _ in asked])
         unusable: dict[bytes, set[bytes]] = {}
-        for (chunk_id, path), there in zip(asked, present, strict=True):
-            if not there or chunk_id in self._bad:
+        for (chunk_id, size, path), place in zip(asked, places, strict=True):
+            if place is None or chunk_id in self._bad:
                 unusable.setdefault(chunk_id, set()).add(path)
+            elif place.size != size:
+                text = f"chunk {chunk_id.hex()[:12]}… has {place.size} bytes, expected {size}"
+                self.result.errors.append(Finding("tree", text, None, (snapshot_id,), (path,)))
         asked.clear()
         for chunk_id, paths in unusable.items():
             pack = self._bad.get(chunk_id)

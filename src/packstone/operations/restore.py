@@ -20,7 +20,7 @@ from packstone.operations.results import RestoreResult
 from packstone.operations.selection import Selection
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow
-from packstone.repository.trees import iter_entries
+from packstone.repository.trees import is_directory_mode, iter_entries
 
 
 def restore_snapshot(
@@ -41,7 +41,7 @@ def restore_snapshot(
     base = b"/" + b"/".join(split_path(path)) if only is not None else b""
     tree_id: bytes | None = row.snapshot.tree
     if only is not None:
-        is_directory = stat.S_ISDIR(only.mode)
+        is_directory = is_directory_mode(only.mode)
         tree_id = directory_id(only) if is_directory else None
         only = None if is_directory else only
     if options.dry_run:
@@ -83,22 +83,24 @@ def _count_only(
         return
     select = Selection(options.include, options.exclude)
     get = repository.reader.get
-    stack = [Level(None, None, base, iter_entries(get, tree_id), select.everything)]
+    stack = [Level(None, None, iter_entries(get, tree_id), select.everything)]
+    where = base
     while stack:
         level = stack[-1]
         entry = next(level.entries, None)
         if entry is None:
             stack.pop()
+            if level.entry is not None:
+                where = where[: -len(level.entry.name) - 1]
             continue
-        is_directory = stat.S_ISDIR(entry.mode)
-        if select.excludes(level.path, entry.name, is_directory):
+        is_directory = is_directory_mode(entry.mode)
+        if select.excludes(where, entry.name, is_directory):
             continue
-        included = level.included or select.includes(level.path, entry.name, is_directory)
+        included = level.included or select.includes(where, entry.name, is_directory)
         if is_directory:
             if isinstance(entry.content, bytes):
-                path = level.path + b"/" + entry.name
-                entries = iter_entries(get, entry.content)
-                stack.append(Level(level, entry, path, entries, included))
+                stack.append(Level(level, entry, iter_entries(get, entry.content), included))
+                where += b"/" + entry.name
         elif included and (entry.content is not None or stat.S_ISFIFO(entry.mode)):
             result.files_restored += 1
             result.bytes_written += entry.size

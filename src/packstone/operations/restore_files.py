@@ -100,7 +100,7 @@ class FileRestorer:
         if isinstance(entry.content, bytes) and entry.size <= _SMALL and not xattrs:
             small = SmallFile(directory, entry, path)
             if entry.content:
-                self._window.want(entry.content, small, 0)
+                self._window.want(entry.content, small, 0, entry.size)
             else:
                 self._empty.append((small, b""))
             return small
@@ -111,7 +111,7 @@ class FileRestorer:
                 if chunk_id:
                     with long.lock:
                         long.open_rows += 1
-                    self._window.want(chunk_id, long, position)
+                    self._window.want(chunk_id, long, position, size)
                     if self._window.rows >= WINDOW_ROWS:  # a huge file takes several windows
                         self.wait()
                         self.flush()
@@ -144,21 +144,24 @@ class FileRestorer:
             self._running.popleft().result()
             self._report()
 
-    def _fetch(self, part: Range, wanted: dict[bytes, list[tuple[Any, int]]]) -> None:
+    def _fetch(self, part: Range, wanted: dict[bytes, list[tuple[Any, int, int]]]) -> None:
         """Read one range on a worker and deliver its chunks."""
         self._deliver(read_range(self._reader, part), wanted)
 
     def _deliver(
         self,
         chunks: Iterable[tuple[bytes, Buffer | PackstoneError]],
-        wanted: dict[bytes, list[tuple[Any, int]]],
+        wanted: dict[bytes, list[tuple[Any, int, int]]],
     ) -> None:
         small: list[tuple[SmallFile, Buffer]] = []
         size = 0
         for chunk_id, data in chunks:
-            for file, position in wanted[chunk_id]:
+            for file, position, expected in wanted[chunk_id]:
                 if isinstance(data, PackstoneError):
                     self._lost(file, data)
+                elif len(data) != expected:
+                    text = f"chunk {chunk_id.hex()[:12]}… has {len(data)} bytes"
+                    self._lost(file, Damaged(f"{text}, expected {expected}"))
                 elif type(file) is SmallFile:
                     small.append((file, data))
                     size += len(data)

@@ -33,12 +33,12 @@ class Window:
     """Chunks that are wanted, each by (file, position) pairs."""
 
     def __init__(self) -> None:
-        self.wanted: dict[bytes, list[tuple[object, int]]] = {}
+        self.wanted: dict[bytes, list[tuple[object, int, int]]] = {}  # file, position, size
         self.rows = 0
 
-    def want(self, chunk_id: bytes, file: object, position: int) -> None:
-        """Ask for a chunk at a position of a file."""
-        self.wanted.setdefault(chunk_id, []).append((file, position))
+    def want(self, chunk_id: bytes, file: object, position: int, size: int) -> None:
+        """Ask for a chunk of `size` bytes at a position of a file."""
+        self.wanted.setdefault(chunk_id, []).append((file, position, size))
         self.rows += 1
 
     def plan(self, index: Index, reader: ObjectReader) -> tuple[list[Range], list[bytes]]:

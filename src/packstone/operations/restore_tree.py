@@ -21,7 +21,7 @@ from packstone.operations.results import RestoreResult, Ticker
 from packstone.operations.selection import Selection
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow
-from packstone.repository.trees import check_entry, iter_entries
+from packstone.repository.trees import check_entry, is_directory_mode, iter_entries
 
 _WINDOW_ENTRIES = 100_000  # directories and links that wait for the contents of a window
 
@@ -29,19 +29,17 @@ _WINDOW_ENTRIES = 100_000  # directories and links that wait for the contents of
 class Level:
     """A directory of the snapshot that is being walked; made when something in it is taken."""
 
-    __slots__ = ("above", "directory", "entries", "entry", "included", "path")
+    __slots__ = ("above", "directory", "entries", "entry", "included")
 
     def __init__(
         self,
         above: Level | None,
         entry: Entry | None,
-        path: bytes,
         entries: Iterator[Entry],
         included: bool,
     ) -> None:
         self.above = above
         self.entry = entry
-        self.path = path
         self.entries = entries
         self.included = included
         self.directory: TargetDirectory | None = None
@@ -93,40 +91,44 @@ class TreeRestorer:
     def _walk(self, tree_id: bytes, base: bytes) -> None:
         get = self._get
         select = self._select
-        top = Level(None, None, base, iter_entries(get, tree_id), included=select.everything)
+        top = Level(None, None, iter_entries(get, tree_id), included=select.everything)
         top.directory = self._target.root
         stack = [top]
+        where = base  # of the topmost level only: paths of a deep tree would fill the memory
         while stack:
             level = stack[-1]
             try:
                 entry = next(level.entries, None)
             except (Damaged, ObjectMissing) as error:
-                self._files.problem(level.path or b"/", error.message)
+                self._files.problem(where or b"/", error.message)
                 entry = None
             if entry is None:
                 stack.pop()
-                if level.entry is not None and level.directory is not None:
-                    self._left.append((level.directory, level.entry))
+                if level.entry is not None:
+                    where = where[: -len(level.entry.name) - 1]
+                    if level.directory is not None:
+                        self._left.append((level.directory, level.entry))
                 continue
-            is_directory = stat.S_ISDIR(entry.mode)
+            is_directory = is_directory_mode(entry.mode)
             included = level.included
             if not select.everything:
-                if select.excludes(level.path, entry.name, is_directory):
+                if select.excludes(where, entry.name, is_directory):
                     continue
-                included = included or select.includes(level.path, entry.name, is_directory)
+                included = included or select.includes(where, entry.name, is_directory)
                 if not included and not is_directory:
                     continue
-            path = level.path + b"/" + entry.name
+            path = where + b"/" + entry.name
             sound = self._sound(entry, path)
             if sound is None:
                 continue
             try:
                 if is_directory:
                     assert isinstance(entry.content, bytes)
-                    below = Level(level, sound, path, iter_entries(get, entry.content), included)
+                    below = Level(level, sound, iter_entries(get, entry.content), included)
                     if included:
                         self._make(below)
                     stack.append(below)
+                    where = path
                 else:
                     self._place(self._make(level), sound, path)
             except TargetError as error:

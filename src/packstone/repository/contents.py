@@ -16,7 +16,8 @@ from packstone.model import ID_SIZE, Entry, ObjectType
 from packstone.repository.trees import MAX_LEVEL, MAX_PAGE, Get, Put
 
 INLINE_ROWS = 32
-_MIN_ROWS, _MAX_ROWS = 128, 4096
+_MIN_ROWS, _MAX_ROWS = 128, 4096  # what is written
+_MOST_ROWS = 65_536  # what is read
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[int, bytes, list[int]]).decode
 
@@ -135,6 +136,7 @@ def _check_rows(level: Any, ids: Any, sizes: Any) -> None:
         and 0 <= level <= MAX_LEVEL
         and isinstance(ids, bytes)
         and isinstance(sizes, list)
+        and len(sizes) <= _MOST_ROWS
         and all(type(size) is int for size in sizes)
         and 0 not in sizes
     )

@@ -132,8 +132,12 @@ def check_small_objects(storage: Storage, repository_id: bytes) -> Iterator[str]
             data = storage.get(name, MAX_ENVELOPE)
             open_envelope(data, Kind.CONFIG, name, repository_id)
             copies.append(data)
-        except (Damaged, ObjectMissing) as error:
+        except Damaged as error:
             yield f"{error.message}; copy the other one over it"
+        except ObjectMissing as error:
+            # An init that was cut off leaves the copy alone; whoever opens it is told.
+            if name == CONFIG_COPY:
+                yield f"{error.message}; copy the other one over it"
     if len(set(copies)) > 1:
         yield f"{CONFIG} and {CONFIG_COPY} differ"
     try:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 from blake3 import blake3
+from msgspec import Meta
 
 from packstone.codec.hashing import checksum
 from packstone.errors import Damaged, UnsupportedFormat
-from packstone.model import GIB, MIB, Buffer, ObjectType
+from packstone.model import GIB, MIB, Buffer, ObjectType, Size, Unsigned16, Unsigned32
 from packstone.repository.layout import pack_name
 from packstone.storage.base import Storage
 
@@ -40,15 +41,15 @@ _APART = 4096
 class RecordRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """One record of a pack; offsets and sizes in bytes (docs/format.md §4)."""
 
-    offset: int
-    stored_size: int
-    raw_size: int
-    codec: int
+    offset: Size
+    stored_size: Unsigned32
+    raw_size: Unsigned32
+    codec: Annotated[int, Meta(ge=0, lt=16)]
     objects: bytes
     keys: bytes
     bases: list[bytes]
-    depth: int
-    lineage: int
+    depth: Unsigned16
+    lineage: Unsigned32
 
     def object_rows(self) -> Iterable[tuple[bytes, int, int]]:
         """Iterate over (id, size, type) in the order of the decoded record."""

@@ -202,9 +202,16 @@ def find_entry(get: Get, tree_id: bytes, name: bytes) -> Entry | None:
         expected = (level - 1, page_id, first, count)
 
 
+def is_directory_mode(mode: int) -> bool:
+    """Return whether a mode says directory; any number may be asked about, unlike stat's own."""
+    return mode & 0o170000 == 0o040000
+
+
 def check_entry(entry: Entry) -> None:
-    """Refuse an entry whose content does not fit its type; raises Damaged."""
+    """Refuse an entry with numbers out of bounds or content that does not fit; raises Damaged."""
     content = entry.content
+    if not (0 <= entry.mode < 1 << 16 and 0 <= entry.size < 1 << 63):
+        raise Damaged(f"entry {entry.name!r} has mode {entry.mode} and size {entry.size}")
     kind = stat.S_IFMT(entry.mode)
     unreadable = entry.extras is not None and bool(entry.extras.flags & Flag.UNREADABLE)
     if unreadable:
@@ -225,5 +232,5 @@ def check_entry(entry: Entry) -> None:
         )
     else:
         sound = kind in (stat.S_IFIFO, stat.S_IFSOCK) and content is None
-    if not sound or entry.size < 0 or not 0 <= entry.mode < 1 << 16:
+    if not sound:
         raise Damaged(f"entry {entry.name!r} has unsound content for mode {entry.mode:o}")

@@ -176,10 +176,10 @@ class LocalStorage(Storage):
         spool = self.spool()
         try:
             spool.write(data)
+            spool.commit(name)
         except BaseException:
             spool.abandon()
             raise
-        spool.commit(name)
 
     def put_if_absent(self, name: str, data: Buffer) -> bool:
         """Store `data` unless the name exists; return whether it was stored."""

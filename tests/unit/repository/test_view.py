@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -114,6 +116,33 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
     with opened.reading(lambda transaction: None) as transaction:
         assert transaction.get(b"a", db=opened.databases[b"one"]) is None
     assert opened.readers == 0
+    opened.close()
+
+
+def test_who_waits_for_readers_to_leave_is_not_kept_out_by_new_ones(tmp_path: Path) -> None:
+    """Else workers that look up ids all the time would stop the one that stores."""
+    opened = open_view(str(tmp_path), NAMES)
+    order: list[str] = []
+
+    def grow() -> None:
+        opened.resize(1 << 27)
+        order.append("grown")
+
+    def read() -> None:
+        with opened.reading(lambda transaction: None):
+            order.append("read")
+
+    with ThreadPoolExecutor(2) as pool:
+        with opened.reading(lambda transaction: None):
+            growing = pool.submit(grow)
+            while not opened.waiting:
+                time.sleep(0.001)
+            reading = pool.submit(read)
+            time.sleep(0.05)
+            assert order == []
+        growing.result(10)
+        reading.result(10)
+    assert order == ["grown", "read"]
     opened.close()
 
 
