@@ -159,13 +159,11 @@ class Index:
 
     def refresh(self, storage: Storage) -> list[Damaged]:
         """Make the view agree with the packs that are there; return packs it cannot read."""
+        # Asked before the listing: what another writer adds after it is not gone.
+        before = self.packs
         there = dict(list_ids(storage, "packs"))
-        sizes = self._sizes()
-        gone = [
-            number
-            for number, pack_id in self._numbers.items()
-            if there.get(pack_id) != sizes.get(number)
-        ]
+        sizes = self._sizes(before)
+        gone = [number for number, pack_id in before.items() if there.get(pack_id) != sizes[number]]
         if gone:
             self._forget(gone)
         known = set(self.packs.values())  # read again: some may have been forgotten
@@ -217,10 +215,10 @@ class Index:
                 sorter.close()
             self._write(partial(self._put_ids, ids=ids))
 
-    def _sizes(self) -> dict[int, int]:
+    def _sizes(self, numbers: Iterable[int]) -> dict[int, int]:
         sizes: dict[int, int] = {}
         with self._reading() as transaction:
-            for number in self._numbers:
+            for number in numbers:
                 value = transaction.get(_NUMBER.pack(number), db=self._view.databases[_PACKS])
                 sizes[number] = -1 if value is None else _PACK.unpack_from(value)[2]
         return sizes

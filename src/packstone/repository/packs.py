@@ -85,7 +85,11 @@ class PackWriter:
         self._repository_id = repository_id
         self._salt = salt
         self._spool = storage.spool()
-        self._spool.write(bytes(HEADER_SIZE))
+        try:
+            self._spool.write(bytes(HEADER_SIZE))
+        except BaseException:
+            self._spool.abandon()
+            raise
         self._written = HEADER_SIZE
         self._tail: list[Buffer] = []
         self._tail_size = 0
