@@ -167,7 +167,6 @@ def _iter_rows(
     """Yield rows of level 0 depth first, leaving out those that end at or before `start`."""
     _check_rows(level, ids, sizes)
     position = 0
-    after_hole = False
     stack = [(level, _rows(ids, sizes))]
     while stack:
         level, rows = stack[-1]
@@ -180,9 +179,6 @@ def _iter_rows(
             position += size
             continue
         if level == 0:
-            if after_hole and not row_id:
-                raise Damaged("two holes in a row")  # a file of nothing else would never end
-            after_hole = not row_id
             position += size
             yield row_id, size
             continue
