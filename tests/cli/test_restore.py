@@ -42,7 +42,7 @@ def test_one_file(run, saved) -> None:
 
 
 def test_options_that_change_nothing_here(run, saved) -> None:
-    for number, option in enumerate(["--verify", "--sparse", "--no-sparse", "--no-owner"]):
+    for number, option in enumerate(["--sparse", "--no-sparse", "--no-owner"]):
         target = run.directory / str(number)
         run("restore", f"latest:{saved}", "--target", target, option)
         assert compare.differences(saved, target, top=False) == []

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     type=click.Choice(["changed", "never", "always"]),
     help="What to do with files that exist; without it a target that is not empty is an error.",
 )
-@click.option("--verify", is_flag=True, help="Read every restored file again and compare.")
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be restored, write nothing.")
 @click.option(
     "--sparse/--no-sparse", default=False, help="Write long runs of zeros as holes; holes stay."
@@ -40,7 +39,6 @@ def restore(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     overwrite: str | None,
-    verify: bool,
     dry_run: bool,
     sparse: bool,
     no_owner: bool,
@@ -64,7 +62,6 @@ def restore(
                 exclude=exclude,
                 overwrite=overwrite,
                 dry_run=dry_run,
-                verify=verify,
                 sparse=sparse,
                 owner=not no_owner,
                 progress=report,

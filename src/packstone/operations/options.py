@@ -41,7 +41,6 @@ class RestoreOptions:
     exclude: Sequence[str] = ()
     overwrite: str | None = None
     dry_run: bool = False
-    verify: bool = False
     sparse: bool = False
     owner: bool = True
     threads: int = 1
