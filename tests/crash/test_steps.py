@@ -197,6 +197,19 @@ def test_a_full_disk_at_every_write(scenes: Callable[[], Scene], onwards: bool) 
     assert committed == [], f"steps that failed, yet there is a snapshot: {committed}"
 
 
+def test_a_full_disk_after_the_commit(scenes: Callable[[], Scene]) -> None:
+    """What only saves work later may fail: the snapshot is there and is reported as such."""
+    steps = steps_of(scenes().take, faults.WRITES)
+    after = range(steps.index("commit snapshots") + 1, len(steps))
+    assert after
+    for at in after:
+        scene = scenes()
+        with faulty(Plan(faults.full, at, onwards=True, verbs=faults.WRITES)):
+            assert scene.take().snapshot_id is not None
+        assert scene.verify()
+        scene.again()
+
+
 def test_the_directory_of_the_snapshot_cannot_be_synced(
     scenes: Callable[[], Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from packstone.operations.check_packs import PackReport, check_pack
 from packstone.operations.results import CheckResult, Finding, ProgressFunction, Ticker
 from packstone.operations.storing import Workers
 from packstone.repository.contents import iter_content
-from packstone.repository.layout import check_small_objects, list_ids
+from packstone.repository.layout import check_small_objects, list_ids, pack_name
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.trees import check_entry, iter_entries
@@ -53,8 +53,9 @@ class _Checker:
             self.result.errors.append(Finding("config", text))
         self._rows, damaged = list_snapshots(repository.storage, repository.repository_id)
         self.result.errors += [Finding("snapshot", error.message) for error in damaged]
-        repository.index.refresh(repository.storage)
+        # Listed before the view follows: it knows all of these, others may come meanwhile.
         packs = sorted(list_ids(repository.storage, "packs"))
+        repository.index.refresh(repository.storage)
         total = sum(size for _, size in packs)
         codec = Compressor(repository.config.level)
         workers = Workers(self._threads)
@@ -88,12 +89,17 @@ class _Checker:
         finally:
             workers.close()
         known = self.result.objects_checked
-        listed = repository.index.count_places()
+        listed = repository.index.count_places({pack_id for pack_id, _ in packs})
         if listed > known:
             text = f"the index lists {listed} objects, the packs hold {known}"
             self.result.errors.append(Finding("index", f"{text}. Delete it: it is rebuilt"))
         gone = set(repository.index.packs.values()) - {pack_id for pack_id, _ in packs}
         for pack_id in sorted(gone):
+            try:
+                repository.storage.size(pack_name(pack_id))
+                continue  # it came after the listing
+            except ObjectMissing:
+                pass
             text = f"the index knows pack {pack_id[:12]}…, which is gone"
             self.result.errors.append(Finding("index", text, pack_id))
         if any(finding.kind == "index" for finding in self.result.errors):

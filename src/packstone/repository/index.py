@@ -413,13 +413,13 @@ class Index:
             count: int = transaction.stat(self._view.databases[_OBJECTS])["entries"]
             return count
 
-    def count_places(self) -> int:
-        """Return the number of places in packs that are there: one for each object of each."""
+    def count_places(self, pack_ids: Container[str]) -> int:
+        """Return the number of places in these packs: one for each object of each."""
         count = 0
         start = b""
         while True:
             with self._reading() as transaction:
-                numbers = self._numbers
+                numbers = {n for n, pack_id in self._numbers.items() if pack_id in pack_ids}
                 cursor = transaction.cursor(db=self._view.databases[_OBJECTS])
                 if not cursor.set_range(start):
                     return count
