@@ -16,6 +16,7 @@ import io
 import json
 import sys
 import tarfile
+import tempfile
 import zlib
 from pathlib import Path
 from random import Random
@@ -281,22 +282,28 @@ def pack_up(root: Path) -> bytes:
     return gzip.compress(inner.getvalue(), 9, mtime=0)
 
 
-if __name__ == "__main__":
+def main(where: Path) -> None:
+    """Make the repository somewhere else and leave the archive and its description."""
     import packstone
 
-    where = Path(sys.argv[1])
-    expected = make(where)
-    archive = pack_up(where / NAME)
-    with packstone.open(where / NAME) as opened:
-        rows = {row.id: row.snapshot for row in opened.snapshots()}
-        expected["content"] = {
-            each: {
-                "snapshot": plain(rows[each]),
-                "entries": [plain(row) for row in opened.ls(each, recursive=True)],
+    with tempfile.TemporaryDirectory() as home:
+        expected = make(Path(home))
+        root = Path(home) / NAME
+        archive = pack_up(root)
+        with packstone.open(root) as opened:
+            rows = {row.id: row.snapshot for row in opened.snapshots()}
+            expected["content"] = {
+                each: {
+                    "snapshot": plain(rows[each]),
+                    "entries": [plain(row) for row in opened.ls(each, recursive=True)],
+                }
+                for each in expected["snapshots"]
             }
-            for each in expected["snapshots"]
-        }
     (where / f"{NAME}.tar.gz").write_bytes(archive)
     text = json.dumps(expected, indent=1, ensure_ascii=True)
     (where / f"{NAME}.json").write_text(text + "\n")
     print(len(archive), "bytes;", len(text), "bytes of JSON")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
