@@ -45,7 +45,7 @@ def fill(repository: Path, chunks: int) -> None:
     opened = ObjectRepository(str(repository))
     try:
         for begin in range(0, chunks, PACK_CHUNKS):
-            writer = PackWriter(opened.storage, DATA, opened.repository_id, rng.randbytes(32))
+            writer = PackWriter(opened.storage, DATA, opened.sealer, rng.randbytes(32))
             for _ in range(min(PACK_CHUNKS, chunks - begin)):
                 row = OBJECT.pack(rng.randbytes(32), CHUNK, 1)
                 writer.add(bytes(16), CHUNK, 1, row, rng.randbytes(16))

@@ -80,7 +80,7 @@ class Round:
         sample = run(
             command, env=self.tool.environment, cwd=cwd or self.scratch,
             log=self.scratch / f"{self.tool.name}.log",
-            sample_anonymous=self.tool.name == "packstone",
+            sample_anonymous=self.tool.name.startswith("packstone"),
         )  # fmt: skip
         if row in self.rows:
             self.outcome.samples.setdefault(row, []).append(sample)
@@ -122,7 +122,7 @@ class Round:
         if not lines:
             return
         text = "the restored tree differs: " + "; ".join(lines)
-        if self.tool.name == "packstone":
+        if self.tool.name.startswith("packstone"):
             raise CommandFailed(text)
         self.outcome.remarks.append(text)
 

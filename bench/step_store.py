@@ -10,6 +10,7 @@ from step_lanes import AVERAGE, HASHER, Lane, chunks_of
 from stopwatch import Pass
 
 from packstone.codec.compression import Compressor
+from packstone.codec.encryption import Sealer
 from packstone.model import MIB, ObjectType
 from packstone.repository.index import Index
 from packstone.repository.packs import DATA, OBJECT, Pack, PackWriter, RecordRow
@@ -18,7 +19,7 @@ from packstone.storage.local import LocalStorage
 INDEXED = 1_000_000
 ASKED = 1_000  # ids in one question, as many as a span of 128 MiB has
 LEVEL = 3
-REPOSITORY_ID = bytes(16)
+PLAIN = Sealer(bytes(16))
 
 
 def lookup_pass(lane: Lane) -> Pass:
@@ -27,7 +28,7 @@ def lookup_pass(lane: Lane) -> Pass:
     directory = lane.scratch / "index"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    index = Index(str(directory), REPOSITORY_ID)
+    index = Index(str(directory), PLAIN)
     ids = [rng.randbytes(32) for _ in range(INDEXED)]
     for number in range(0, INDEXED, 100_000):
         rows = [
@@ -36,7 +37,7 @@ def lookup_pass(lane: Lane) -> Pass:
             )
             for place, object_id in enumerate(ids[number : number + 100_000])
         ]
-        index.add(Pack(f"{number:064x}", DATA, 1 << 30, rows))
+        index.add(Pack(f"{number:064x}", DATA, bytes(32), 1 << 30, rows))
     index.flush()
     rng.shuffle(ids)
     questions = [ids[at : at + ASKED] for at in range(0, 100 * ASKED, ASKED)]
@@ -87,7 +88,7 @@ def pack_pass(lane: Lane) -> Pass:
     ]
 
     def step() -> int:
-        writer = PackWriter(storage, DATA, REPOSITORY_ID, os.urandom(32))
+        writer = PackWriter(storage, DATA, PLAIN, os.urandom(32))
         for chunk, row, keys in records:
             writer.add(chunk, len(chunk), 0, row, keys)
         pack = writer.finish()

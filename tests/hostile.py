@@ -19,9 +19,11 @@ from blake3 import blake3
 
 import packstone
 from packstone.codec.compression import Compressor
+from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.model import ObjectType, Snapshot
+from packstone.repository import packs
 from packstone.repository.layout import pack_name, snapshot_name
 from packstone.repository.packs import DATA, METADATA, OBJECT, PackWriter, RecordRow
 from packstone.repository.repository import ObjectRepository
@@ -54,7 +56,7 @@ class Forger:
         self._objects = ObjectRepository(str(location))
         self._writer = self._objects.writer()
         self._hasher = Hasher(plain_family())
-        self.repository_id = self._objects.repository_id
+        self.sealer = self._objects.sealer
 
     def page(self, rows: list[Any], level: Any = 0) -> bytes:
         """Store a tree page of any rows and return its id."""
@@ -90,7 +92,7 @@ class Forger:
     def write_snapshot(self, payload: bytes, repository_id: bytes | None = None) -> str:
         """Store any payload as a snapshot, of this or another repository."""
         self._writer.finish()
-        owner = self.repository_id if repository_id is None else repository_id
+        owner = self.sealer if repository_id is None else Sealer(repository_id)
         data = seal_envelope(Kind.SNAPSHOT, owner, os.urandom(32), payload)
         snapshot_id = blake3(data).hexdigest()
         self._objects.storage.put(snapshot_name(snapshot_id), data)
@@ -109,7 +111,7 @@ class Forger:
 
         `body` takes the footer body's place. Checksums and the pack's name are right.
         """
-        pack = _LyingPack(self._objects.storage, kind, self.repository_id, os.urandom(32))
+        pack = _LyingPack(self._objects.storage, kind, self.sealer, os.urandom(32))
         for payload, raw_size, codec, objects in records:
             packed = b"".join(OBJECT.pack(*each) for each in objects)
             pack.add(payload, raw_size, codec, packed, b"")
@@ -144,21 +146,19 @@ class _LyingPack(PackWriter):
     change: Callable[[list[RecordRow]], object]
     body: bytes | None
 
-    def _encode_footer(self) -> bytes:
-        if self.body is None:
-            copies = [msgspec.structs.replace(each) for each in self.rows]
-            self.change(copies)
-            rows, self.rows = self.rows, copies
-            try:
-                return super()._encode_footer()
-            finally:
-                self.rows = rows
-        from packstone.repository import packs
-
+    def _footer(self) -> bytes:
         encode_rows = packs._encode_rows
-        packs._encode_rows = lambda rows: self.body
+
+        def lie(rows: list[RecordRow]) -> bytes:
+            if self.body is not None:
+                return self.body
+            copies = [msgspec.structs.replace(each) for each in rows]
+            self.change(copies)
+            return encode_rows(copies)
+
+        packs._encode_rows = lie
         try:
-            return super()._encode_footer()
+            return super()._footer()
         finally:
             packs._encode_rows = encode_rows
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from packstone.version import VERSION
 
 if TYPE_CHECKING:
+    from packstone.codec.keys import Argon2
     from packstone.errors import (
         CommandFailed,
         Damaged,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     )
     from packstone.filesystem.ignore import Rules
     from packstone.model import Entry, Problem, Snapshot
+    from packstone.operations.check_names import check_names
     from packstone.operations.facade import Repository, init, open
+    from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.results import (
         CheckResult,
         Finding,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 _HOMES = {
+    "packstone.codec.keys": ("Argon2",),
     "packstone.errors": (
         "CommandFailed",
         "Damaged",
@@ -64,7 +68,9 @@ _HOMES = {
     ),
     "packstone.filesystem.ignore": ("Rules",),
     "packstone.model": ("Entry", "Problem", "Snapshot"),
+    "packstone.operations.check_names": ("check_names",),
     "packstone.operations.facade": ("Repository", "init", "open"),
+    "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.results": (
         "CheckResult",
         "Finding",
@@ -78,11 +84,12 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
-    "ListedEntry", "ObjectMissing", "PackstoneError", "Problem", "Progress", "Repository",
-    "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Rules", "Snapshot",
+    "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
+    "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
+    "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Rules", "Snapshot",
     "SnapshotResult", "SnapshotRow", "StorageError", "StorageFull", "StorageUnavailable",
-    "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__", "init", "open",
+    "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__", "check_names",
+    "import_key", "init", "open",
 ]  # fmt: skip
 
 

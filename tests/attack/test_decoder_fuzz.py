@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, open_envelope, seal_envelope
 from packstone.codec.hashing import checksum
 from packstone.errors import Damaged, ObjectMissing, UnsupportedFormat
@@ -27,7 +28,7 @@ from packstone.repository.packs import OBJECT, PackWriter, read_pack
 from packstone.repository.trees import check_entry, decode_page, iter_entries
 from packstone.storage.local import LocalStorage
 
-ID, REPOSITORY_ID, SALT = bytes(range(32)), bytes(16), bytes(32)
+ID, OURS, SALT = bytes(range(32)), Sealer(bytes(16)), bytes(32)
 encode = msgspec.msgpack.encode
 
 ENTRIES = [
@@ -160,7 +161,7 @@ def test_contents_of_hostile_lists(content: Any, size: int, pages: list[bytes]) 
             pass
 
 
-ENVELOPE = seal_envelope(Kind.SNAPSHOT, REPOSITORY_ID, SALT, SNAPSHOT)
+ENVELOPE = seal_envelope(Kind.SNAPSHOT, OURS, SALT, SNAPSHOT)
 
 
 @given(data=hostile_bytes([ENVELOPE]), seal=st.booleans())
@@ -169,10 +170,10 @@ def test_envelopes(data: bytes, seal: bool) -> None:
     if seal:
         data = data[:-32] + checksum(data[:-32])
     try:
-        found = open_envelope(data, Kind.SNAPSHOT, "snapshots/x", REPOSITORY_ID)
+        found = open_envelope(data, Kind.SNAPSHOT, "snapshots/x", OURS)
     except (Damaged, UnsupportedFormat):
         return
-    assert found.repository_id == REPOSITORY_ID
+    assert found.repository_id == OURS.repository_id
     assert data[:8] == b"PKSTNOBJ" and data[64:-32] == found.payload
 
 
@@ -200,16 +201,14 @@ def test_footers(storage: LocalStorage, body: bytes, kind: int) -> None:
     """A footer whose checksum is right: what it says is either refused or fits the pack."""
 
     class Lying(PackWriter):
-        def _encode_footer(self) -> bytes:
-            sound = super()._encode_footer()
-            head = sound[:8] + len(body).to_bytes(4, "little") + sound[12:64]
-            return head + body + checksum(head + body)
+        def _seal_footer(self, sound: bytes) -> bytes:
+            return super()._seal_footer(body)
 
-    writer = Lying(storage, kind, REPOSITORY_ID, SALT)
+    writer = Lying(storage, kind, OURS, SALT)
     writer.add(b"12345", 5, 0, b"", b"")
     pack = writer.finish()
     try:
-        found = read_pack(storage, pack.id, pack.size, REPOSITORY_ID)
+        found = read_pack(storage, pack.id, pack.size, OURS)
     except (Damaged, UnsupportedFormat):
         return
     finally:
@@ -222,7 +221,7 @@ def test_footers(storage: LocalStorage, body: bytes, kind: int) -> None:
 
 @given(spots=st.lists(st.tuples(st.integers(0, 4600), st.integers(0, 255)), min_size=1, max_size=6))
 def test_packs_with_changed_bytes(storage: LocalStorage, spots: list[tuple[int, int]]) -> None:
-    writer = PackWriter(storage, 1, REPOSITORY_ID, SALT)
+    writer = PackWriter(storage, 1, OURS, SALT)
     writer.add(b"12345", 5, 0, OBJECT.pack(ID, 5, 1), b"")
     pack = writer.finish()
     path = storage.full_path(f"packs/{pack.id[:2]}/{pack.id}")
@@ -232,7 +231,7 @@ def test_packs_with_changed_bytes(storage: LocalStorage, spots: list[tuple[int, 
                 file.seek(at)
                 file.write(bytes((value,)))
     try:
-        found = read_pack(storage, pack.id, pack.size, REPOSITORY_ID)
+        found = read_pack(storage, pack.id, pack.size, OURS)
         assert found.rows == pack.rows
     except (Damaged, UnsupportedFormat):
         pass

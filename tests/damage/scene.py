@@ -20,6 +20,7 @@ import pytest
 from contract.storage_suite import MemoryStorage
 
 import packstone
+from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, PackstoneError, UnsupportedFormat
 from packstone.repository import repository as repository_module
 from packstone.repository.packs import Pack, read_pack
@@ -83,7 +84,7 @@ class Scene:
             name = path.relative_to(location).as_posix()
             if path.is_file() and not name.startswith("index/"):
                 self.files[name] = path.read_bytes()
-        self.repository_id = self.files["config"][16:32]
+        self.sealer = Sealer(self.files["config"][16:32])
 
     def packs(self) -> list[str]:
         return sorted(name for name in self.files if name.startswith("packs/"))
@@ -92,7 +93,7 @@ class Scene:
         """Return what a pack's footer says."""
         storage = Shelf(self.files, "")
         size = len(self.files[name])
-        return read_pack(storage, name.rpartition("/")[2], size, self.repository_id)
+        return read_pack(storage, name.rpartition("/")[2], size, self.sealer)
 
     def gap(self, name: str) -> range:
         """Return the bytes of a pack that no table names."""

@@ -75,7 +75,7 @@ def test_footers_and_untouched_records_survive(scene: Scene, size: int, fill: st
         data, pack = scene.files[name], scene.pack(name)
         for begin, damaged in sectors(data, size, fill):
             shelf = Shelf(scene.files | {name: damaged}, "")
-            found = read_pack(shelf, pack.id, len(damaged), scene.repository_id)
+            found = read_pack(shelf, pack.id, len(damaged), scene.sealer)
             assert found.rows == pack.rows, f"no footer with a bad sector at {begin}"
             untouched = {
                 object_id

@@ -17,6 +17,7 @@ import pytest
 
 from packstone.chunking._kernel import siphash24
 from packstone.codec.compression import Compressor
+from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, open_envelope
 from packstone.codec.hashing import Hasher, checksum, plain_family
 from packstone.errors import Damaged, UnsupportedFormat
@@ -76,8 +77,12 @@ def run_siphash(each: dict[str, Any]) -> None:
     assert f"{found:016x}" == each["value"]
 
 
+def sealer_of(each: dict[str, Any]) -> Sealer:
+    return Sealer(bytes.fromhex(each["repository_id"]))
+
+
 def run_envelope(each: dict[str, Any]) -> None:
-    owner = bytes.fromhex(each["repository_id"]) if "repository_id" in each else None
+    owner = sealer_of(each) if "repository_id" in each else None
     data = bytes.fromhex(each["data"])
     envelope = open_envelope(data, Kind(each["kind"]), "name", owner)
     assert envelope.repository_id == data[16:32]
@@ -88,36 +93,33 @@ def run_config(each: dict[str, Any]) -> None:
     data = bytes.fromhex(each["data"])
     # both copies, or the other one would be used
     storage = Names(**{"config": data, "config.bak": data})
-    repository_id, config = read_config(storage, pytest.fail)  # type: ignore[arg-type]
-    assert repository_id == data[16:32]
+    repository_id, encrypted, config = read_config(storage, pytest.fail)  # type: ignore[arg-type]
+    assert repository_id == data[16:32] and not encrypted
     assert config.level == 3
 
 
 def run_state(each: dict[str, Any]) -> None:
     storage = Names(state=bytes.fromhex(each["data"]))
-    state = read_state(storage, bytes.fromhex(each["repository_id"]))  # type: ignore[arg-type]
+    state = read_state(storage, sealer_of(each))  # type: ignore[arg-type]
     assert state.generation == bytes(16)
 
 
 def run_snapshot(each: dict[str, Any]) -> None:
     storage = Names(**{"snapshots/" + each["name_of_file"]: bytes.fromhex(each["data"])})
-    owner = bytes.fromhex(each["repository_id"])
-    snapshot = read_snapshot(storage, each["name_of_file"], owner)  # type: ignore[arg-type]
+    snapshot = read_snapshot(storage, each["name_of_file"], sealer_of(each))  # type: ignore[arg-type]
     assert (snapshot.time_ns, snapshot.host, snapshot.paths) == (1, "h", [b"/a"])
 
 
 def run_feature(each: dict[str, Any]) -> None:
     storage = Names(**{"features/delta": bytes.fromhex(each["data"])})
-    owner = bytes.fromhex(each["repository_id"])
-    check_features(storage, owner, writing=each["writing"])  # type: ignore[arg-type]
+    check_features(storage, sealer_of(each), writing=each["writing"])  # type: ignore[arg-type]
 
 
 def run_pack(each: dict[str, Any]) -> None:
     data = bytes.fromhex(each["data"])
     pack_id = checksum(data).hex()
     storage = Names(**{pack_name(pack_id): data})
-    owner = bytes.fromhex(each["repository_id"])
-    pack = read_pack(storage, pack_id, len(data), owner)  # type: ignore[arg-type]
+    pack = read_pack(storage, pack_id, len(data), sealer_of(each))  # type: ignore[arg-type]
     (record,) = pack.rows
     assert data[record.offset : record.offset + record.stored_size] == b"hello"
     assert pack.kind == (1 if next(iter(record.object_rows()))[2] == 1 else 2)

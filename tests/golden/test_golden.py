@@ -22,6 +22,7 @@ import independent_reader
 import pytest
 
 import packstone
+from packstone.codec.encryption import Sealer
 from packstone.repository.packs import HEADER_SIZE, read_pack
 from packstone.storage.local import LocalStorage
 
@@ -75,11 +76,11 @@ def test_the_archive_is_what_it_was(golden: Path) -> None:
 
 def test_has_every_feature_of_packs(golden: Path) -> None:
     storage = LocalStorage(str(golden))
-    repository_id = bytes.fromhex(EXPECTED["repository_id"])
+    sealer = Sealer(bytes.fromhex(EXPECTED["repository_id"]))
     seen: set[str] = set()
     places: dict[bytes, int] = {}
     for path in golden.glob("packs/*/*"):
-        pack = read_pack(storage, path.name, path.stat().st_size, repository_id)
+        pack = read_pack(storage, path.name, path.stat().st_size, sealer)
         offset, size = (int.from_bytes(path.read_bytes()[at : at + 8], "little") for at in (64, 72))
         seen.add(f"kind {pack.kind}")
         seen |= {f"type {row[2]}" for record in pack.rows for row in record.object_rows()}

@@ -212,11 +212,11 @@ def test_a_sweep_meanwhile_withdraws_the_snapshot(
     (source / "file").write_bytes(b"1")
     repository.snapshot([source])
     storage = repository._objects.storage
-    repository_id = repository._objects.repository_id
+    sealer = repository._objects.sealer
 
     def sweep(_: packstone.Progress) -> None:
         state = layout.State(generation=os.urandom(16))
-        storage.put(layout.STATE, layout.encode_state(state, repository_id, os.urandom(32)))
+        storage.put(layout.STATE, layout.encode_state(state, sealer, os.urandom(32)))
 
     with pytest.raises(packstone.GenerationChanged):
         repository.snapshot([source], progress=sweep)

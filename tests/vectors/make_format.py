@@ -128,8 +128,9 @@ def envelopes() -> Iterator[Vector]:
         ("states 4 GiB", "damaged", envelope(2, payload, size=(1 << 32) - 1)),
         ("version 2", "unsupported", envelope(2, payload, version=2)),
         ("version 0", "unsupported", envelope(2, payload, version=0)),
-        ("mode 1, sealed", "unsupported", envelope(2, payload, mode=1)),
-        ("mode 2, authenticated", "unsupported", envelope(2, payload, mode=2)),
+        ("mode 1, sealed", "damaged", envelope(2, payload, mode=1)),
+        ("mode 2, authenticated", "damaged", envelope(2, payload, mode=2)),
+        ("mode 3", "unsupported", envelope(2, payload, mode=3)),
         ("version 2 of another kind", "unsupported", envelope(3, payload, version=2)),
     ]
     for at in (0, 10, 12, 16, 32, 63, 64, len(good) - 33, len(good) - 32, len(good) - 1):

@@ -8,7 +8,7 @@ import click
 
 from packstone.cli import progress, render
 from packstone.cli.session import Session, global_options
-from packstone.errors import Damaged
+from packstone.errors import Damaged, UsageError
 
 if TYPE_CHECKING:
     import packstone
@@ -19,19 +19,26 @@ PATHS_SHOWN = 10
 
 @click.command()
 @click.option("--read-data", is_flag=True, help="Also decode and hash every object.")
+@click.option(
+    "--names-only", is_flag=True, help="Only compare files with the hashes they are named by."
+)
 @global_options
 @click.pass_obj
-def check(session: Session, read_data: bool) -> int:
+def check(session: Session, read_data: bool, names_only: bool) -> int:
     """Check that packs, index, trees and snapshots agree.
 
     Every pack is read and compared with its name; --read-data decodes every object too.
-    Exit code 14 means that damage was found.
+    --names-only needs no passphrase: it tells accidents, not forgeries. Exit code 14 means
+    that damage was found.
     """
-    with (
-        session.open() as repository,
-        progress.shown(session, "check", "packs") as report,
-    ):
-        result = repository.check(read_data=read_data, progress=report)
+    if names_only:
+        result = _names_only(session, read_data)
+    else:
+        with (
+            session.open() as repository,
+            progress.shown(session, "check", "packs") as report,
+        ):
+            result = repository.check(read_data=read_data, progress=report)
     session.warn(result.warnings)
     if session.json:
         render.document(_document(result))
@@ -39,8 +46,17 @@ def check(session: Session, read_data: bool) -> int:
         for finding in result.errors:
             _tell(finding, session.verbose)
         if not session.quiet:
-            _summarise(result)
+            _summarise(result, names_only)
     return Damaged.exit_code if result.errors else 0
+
+
+def _names_only(session: Session, read_data: bool) -> packstone.CheckResult:
+    import packstone
+
+    if read_data:
+        raise UsageError("--names-only opens nothing: it excludes --read-data")
+    with progress.shown(session, "check", "packs") as report:
+        return packstone.check_names(session.location(), threads=session.threads, progress=report)
 
 
 def _document(result: packstone.CheckResult) -> dict[str, Any]:
@@ -75,7 +91,9 @@ def _tell(finding: packstone.Finding, verbose: int) -> None:
         render.line(f"  and {len(finding.paths) - len(shown):,} more (-v names all)")
 
 
-def _summarise(result: packstone.CheckResult) -> None:
+def _summarise(result: packstone.CheckResult, names_only: bool) -> None:
+    if names_only:
+        render.line("only names were checked: what the files hold was not opened")
     found = render.count(len(result.errors), "error") if result.errors else "no errors"
     render.line(
         f"{found}: {render.count(result.packs_checked, 'pack')}, "

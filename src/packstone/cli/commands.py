@@ -25,6 +25,7 @@ COMMANDS = {
     "snapshots": "look",
     "ls": "look",
     "check": "check",
+    "key": "key",
 }
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from packstone.cli import render, values
+from packstone.cli import passphrase, render, values
+from packstone.cli.key import cost_of, cost_options
 from packstone.cli.session import Session, global_options
-from packstone.errors import UnsupportedFormat, UsageError
+from packstone.errors import UsageError
 
-PASSPHRASE_SOURCES = (
-    "PACKSTONE_PASSPHRASE",
-    "PACKSTONE_PASSPHRASE_FILE",
-    "PACKSTONE_PASSPHRASE_COMMAND",
-)
+if TYPE_CHECKING:
+    import packstone
 
 
 @click.command()
 @click.argument("repo", required=False, metavar="REPO")
 @click.option("--encrypt/--plain", "encrypt", default=None, help="Encrypt, or expressly do not.")
+@click.option(
+    "--like",
+    metavar="OTHER",
+    help="Cut and name chunks as OTHER does, so that they travel between the two unchanged.",
+)
 @click.option(
     "--index-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -30,9 +35,7 @@ PASSPHRASE_SOURCES = (
     "--chunk-size",
     type=values.size,
     metavar="SIZE",
-    default="256KiB",
-    show_default=True,
-    help="Average chunk.",
+    help="Average chunk (default: 256KiB, or that of OTHER).",
 )
 @click.option(
     "--pack-size",
@@ -49,52 +52,89 @@ PASSPHRASE_SOURCES = (
     show_default=True,
     help="zstd level.",
 )
+@cost_options
 @global_options
 @click.pass_obj
 def init(
     session: Session,
+    /,
     repo: str | None,
     encrypt: bool | None,
+    like: str | None,
     index_dir: Path | None,
-    chunk_size: int,
+    chunk_size: int | None,
     pack_size: int,
     level: int,
+    **options: Any,
 ) -> int:
     """Create a repository at REPO, a path or a URL.
 
-    This version does not encrypt yet: say --plain.
+    It is encrypted if a passphrase is configured or can be asked for. Without either, --plain
+    must be said.
     """
     import packstone
 
     location = repo or session.repository
     if not location:
-        raise UsageError("no repository is named", hint="say where: packstone init --plain REPO")
-    _require_plain(encrypt)
-    packstone.init(
-        location,
-        chunk_size=chunk_size,
-        pack_size=pack_size,
-        level=level,
-        index_dir=index_dir,
-    ).close()
+        raise UsageError("no repository is named", hint="say where: packstone init REPO")
+    secret = None if encrypt is False else _new_passphrase()
+    with _opened(like) as other:
+        packstone.init(
+            location,
+            chunk_size=chunk_size,
+            pack_size=pack_size,
+            level=level,
+            passphrase=secret,
+            like=other,
+            argon2=cost_of(options),
+            index_dir=index_dir,
+        ).close()
     if session.json:
-        render.document({"repository": location, "encrypted": False})
+        render.document({"repository": location, "encrypted": secret is not None})
     elif not session.quiet:
-        render.line(f"plain repository created at {render.printable(location)}")
-        render.line("Whoever can read it can read everything stored in it.")
+        _tell(location, secret is not None)
     return 0
 
 
-def _require_plain(encrypt: bool | None) -> None:
-    """Refuse to store in the clear what somebody may expect to be encrypted."""
-    if encrypt is False:
+def _new_passphrase() -> str | bytes:
+    """Return the passphrase to set; what is to be encrypted is never stored in the clear."""
+    found = passphrase.for_new("Passphrase for the new repository")
+    if found is None:
+        raise UsageError(
+            "no passphrase is configured and there is no terminal to ask on",
+            hint="Set PACKSTONE_PASSPHRASE_FILE, or say --plain to do without encryption",
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _opened(like: str | None) -> Iterator[packstone.Repository | None]:
+    """Open the repository that a new one is made like."""
+    import packstone
+
+    if like is None:
+        yield None
         return
-    hint = "say --plain to create a repository without encryption"
-    if encrypt:
-        raise UnsupportedFormat("this version of Packstone cannot encrypt", hint=hint)
-    for name in PASSPHRASE_SOURCES:
-        if os.environ.get(name):
-            raise UnsupportedFormat(
-                f"{name} is set, but this version of Packstone cannot encrypt", hint=hint
-            )
-    raise UsageError("neither a passphrase nor --plain was given", hint=hint)
+    secret = passphrase.configured(passphrase.FROM)
+    if secret is None:
+        secret = passphrase.configured()
+    asked = (
+        passphrase.for_open(f"Passphrase of {render.printable(like)}") if secret is None else secret
+    )
+    with packstone.open(like, passphrase=asked) as other:
+        yield other
+
+
+def _tell(location: str, encrypted: bool) -> None:
+    if not encrypted:
+        render.line(f"plain repository created at {render.printable(location)}")
+        render.line("Whoever can read it can read everything stored in it.")
+        return
+    render.line(f"encrypted repository created at {render.printable(location)}")
+    render.line("Without the passphrase nothing can be restored, by anybody. Run next:")
+    render.line(
+        f"  packstone -r {render.printable(location)} key add --recovery   to print a second key"
+    )
+    render.line(
+        f"  packstone -r {render.printable(location)} key export           to save the key slot"
+    )

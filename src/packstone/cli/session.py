@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from packstone.cli import render
+from packstone.cli import passphrase, render
 from packstone.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +36,14 @@ class Session:
         self.threads: int | None = None
         self._told: set[str] = set()
 
+    def location(self) -> str:
+        """Return the repository that `-r` or the environment names; raises UsageError."""
+        if not self.repository:
+            raise UsageError(
+                "no repository is named", hint="say -r REPO, or set PACKSTONE_REPO once"
+            )
+        return self.repository
+
     @contextlib.contextmanager
     def open(self) -> Iterator[packstone.Repository]:
         """Open the repository that `-r` or the environment names; tell its warnings at the end.
@@ -44,11 +52,9 @@ class Session:
         """
         import packstone
 
-        if not self.repository:
-            raise UsageError(
-                "no repository is named", hint="say -r REPO, or set PACKSTONE_REPO once"
-            )
-        with packstone.open(self.repository, threads=self.threads) as repository:
+        with packstone.open(
+            self.location(), passphrase=passphrase.for_open(), threads=self.threads
+        ) as repository:
             try:
                 yield repository
             finally:

@@ -18,6 +18,7 @@ from packstone.operations.check_packs import PackReport, check_pack
 from packstone.operations.results import CheckResult, Finding, ProgressFunction, Ticker
 from packstone.operations.storing import Workers
 from packstone.repository.contents import iter_content
+from packstone.repository.keyring import check_slots
 from packstone.repository.layout import check_small_objects, list_ids, pack_name
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
@@ -49,9 +50,12 @@ class _Checker:
         Snapshots are listed before packs: what a snapshot needs was there before it.
         """
         repository = self._repository
-        for text in check_small_objects(repository.storage, repository.repository_id):
+        for text in check_small_objects(repository.storage, repository.sealer):
             self.result.errors.append(Finding("config", text))
-        self._rows, damaged = list_snapshots(repository.storage, repository.repository_id)
+        if repository.encrypted:
+            for text in check_slots(repository.storage, repository.repository_id):
+                self.result.errors.append(Finding("key", text))
+        self._rows, damaged = list_snapshots(repository.storage, repository.sealer)
         self.result.errors += [Finding("snapshot", error.message) for error in damaged]
         # Listed before the view follows: it knows all of these, others may come meanwhile.
         packs = sorted(list_ids(repository.storage, "packs"))

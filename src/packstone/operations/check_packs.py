@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from blake3 import blake3
-
 from packstone.codec.compression import Compressor
 from packstone.errors import Damaged, StorageError, UnsupportedFormat
-from packstone.model import MIB, Buffer, ObjectType
+from packstone.model import Buffer, ObjectType
+from packstone.operations.check_names import hash_file
 from packstone.operations.results import Finding
 from packstone.repository.layout import pack_name
 from packstone.repository.packs import Pack, RecordRow, read_pack
 from packstone.repository.repository import ObjectRepository
 from packstone.storage.base import Storage
 
-_READ = 4 * MIB
 _ASKED = 10_000  # ids looked up together
 
 
@@ -39,6 +37,7 @@ class _RecordScanner:
         self._pack = pack
         self._hasher = repository.hasher
         self._codec = codec
+        self._seal = repository.sealer.pack(pack.kind, pack.salt)
         self._buffer = bytearray()
         self._base = 0  # offset in the pack of the buffer's first byte
         self._next = 0  # record
@@ -81,7 +80,8 @@ class _RecordScanner:
     def _record(self, row: RecordRow, payload: memoryview) -> None:
         where = f"pack {self._pack.id[:12]}… is damaged at byte {row.offset} (record {self._next})"
         try:
-            raw = memoryview(self._codec.decode(row.codec, payload, row.raw_size))
+            opened = self._seal.open(self._next, row.raw_size, row.codec, payload)
+            raw = memoryview(self._codec.decode(row.codec, opened, row.raw_size))
         except Damaged as error:
             self.bad_ids += [found[0] for found in row.object_rows()]
             self.texts.append(f"{where}: {error.message}")
@@ -107,11 +107,10 @@ def check_pack(
     storage = repository.storage
     findings: list[Finding] = []
     scanner: _RecordScanner | None = None
-    hasher = blake3()
-    done = object_count = 0
+    object_count = done = 0
     pack: Pack | None = None
     try:
-        pack = read_pack(storage, pack_id, size, repository.repository_id)
+        pack = read_pack(storage, pack_id, size, repository.sealer)
         for text in pack.damage:
             findings.append(Finding("pack", f"{text}; the other copy is whole", pack_id))
         findings += _against_view(repository, pack)
@@ -120,16 +119,19 @@ def check_pack(
             scanner = _RecordScanner(pack, repository, codec)
     except (Damaged, StorageError, UnsupportedFormat) as error:
         findings.append(Finding(error.kind, error.message, pack_id))
+
+    def take(data: bytes) -> None:
+        nonlocal done
+        done += len(data)
+        if scanner is not None:
+            scanner.feed(data)
+
+    found = ""
     try:
-        while data := storage.get_range(pack_name(pack_id), done, _READ):
-            hasher.update(data)
-            done += len(data)
-            if scanner is not None:
-                scanner.feed(data)
+        found = hash_file(storage, pack_name(pack_id), take)
     except (Damaged, StorageError) as error:
         findings.append(Finding(error.kind, error.message, pack_id))
-    found = hasher.hexdigest()
-    if found != pack_id:
+    if found and found != pack_id:
         text = f"pack {pack_id[:12]}… is damaged: its bytes hash to {found[:12]}…"
         findings.insert(0, Finding("pack", text, pack_id))
     bad_ids: list[bytes] = []

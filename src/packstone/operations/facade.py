@@ -13,9 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, restore, snapshot
+from packstone.operations import browse, check, keys, restore, snapshot
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -25,6 +26,7 @@ from packstone.operations.results import (
     SnapshotResult,
 )
 from packstone.repository import repository as objects
+from packstone.repository.repository import Passphrase
 from packstone.repository.snapshots import SnapshotRow, resolve, select
 
 AnyPath = str | bytes | Path
@@ -33,37 +35,60 @@ AnyPath = str | bytes | Path
 def init(
     location: str | Path,
     *,
-    chunk_size: int = 256 * KIB,
+    chunk_size: int | None = None,
     pack_size: int = 64 * MIB,
     level: int = 3,
+    passphrase: str | bytes | None = None,
+    like: Repository | None = None,
+    argon2: Argon2 | None = None,
     index_dir: str | Path | None = None,
 ) -> Repository:
-    """Create a plain repository in a new or empty directory and open it.
+    """Create a repository in a new or empty directory and open it.
 
-    Sizes in bytes: `chunk_size`, the average, is a power of two from 4 KiB to 8 MiB,
-    `pack_size` the target of packs from 1 MiB to 1 GiB; `level` is zstd's, 1 to 19. The
-    index goes to `index_dir` if given. Raises UsageError, StorageError.
+    With a passphrase it is encrypted, and `argon2` is the cost of guessing it. With `like`
+    chunks travel unchanged between the two: the new one cuts and names them alike. Sizes in
+    bytes: `chunk_size`, the average, is a power of two from 4 KiB to 8 MiB, by default 256 KiB;
+    `pack_size` the target of packs from 1 MiB to 1 GiB; `level` is zstd's, 1 to 19. The index
+    goes to `index_dir` if given. Raises UsageError, StorageError.
     """
-    directory = None if index_dir is None else os.fspath(index_dir)
+    family: bytes | None = None
+    if like is not None:
+        average = like._objects.config.average
+        if chunk_size not in (None, average):
+            raise UsageError(f"chunk size {chunk_size}: a repository like this one has {average}")
+        chunk_size = average
+        secrets = like._objects.secrets
+        if (secrets is None) != (passphrase is None):
+            raise UsageError("of two repositories that are alike both are encrypted, or neither")
+        family = secrets.family if secrets else None
     objects.init(
         os.fspath(location),
-        average=chunk_size,
+        average=chunk_size or 256 * KIB,
         pack_size=pack_size,
         level=level,
-        index_dir=directory,
+        passphrase=passphrase,
+        family=family,
+        cost=argon2 or Argon2(),
+        index_dir=None if index_dir is None else os.fspath(index_dir),
     )
-    return Repository(location)
+    return Repository(location, passphrase=passphrase)
 
 
 def open(
-    location: str | Path, *, index_dir: str | Path | None = None, threads: int | None = None
+    location: str | Path,
+    *,
+    passphrase: Passphrase = None,
+    index_dir: str | Path | None = None,
+    threads: int | None = None,
 ) -> Repository:
     """Open a repository.
 
-    `threads` is the number of worker threads, by default one for each processor available.
-    Raises RepositoryMissing, RepositoryLocked, UnsupportedFormat, Damaged, StorageError.
+    `passphrase` opens an encrypted one; a function is called only when one is needed. `threads`
+    is the number of worker threads, by default one for each processor available. Raises
+    RepositoryMissing, RepositoryLocked, WrongPassphrase, UnsupportedFormat, Damaged,
+    StorageError.
     """
-    return Repository(location, index_dir=index_dir, threads=threads)
+    return Repository(location, passphrase=passphrase, index_dir=index_dir, threads=threads)
 
 
 class Repository:
@@ -76,12 +101,15 @@ class Repository:
         self,
         location: str | Path,
         *,
+        passphrase: Passphrase = None,
         index_dir: str | Path | None = None,
         threads: int | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._objects = objects.ObjectRepository(
-            os.fspath(location), index_dir=None if index_dir is None else os.fspath(index_dir)
+            os.fspath(location),
+            passphrase=passphrase,
+            index_dir=None if index_dir is None else os.fspath(index_dir),
         )
         self._threads = threads or len(os.sched_getaffinity(0))
         self._clock = clock
@@ -115,6 +143,40 @@ class Repository:
     def warnings(self) -> list[str]:
         """What should be known though it stopped nothing."""
         return self._objects.warnings
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the repository is encrypted."""
+        return self._objects.encrypted
+
+    def keys(self) -> list[keys.ListedKey]:
+        """Return the key slots; raises UsageError for a plain repository."""
+        return keys.list_keys(self._objects)
+
+    def add_key(
+        self, passphrase: str | bytes, *, label: str = "", argon2: Argon2 | None = None
+    ) -> str:
+        """Let another passphrase open the repository too; return the id of its slot."""
+        return keys.add_key(self._objects, passphrase, label=label, cost=argon2, clock=self._clock)
+
+    def add_recovery_key(self, *, label: str = "", argon2: Argon2 | None = None) -> tuple[str, str]:
+        """Add a slot for a random printable key; return the slot's id and the key.
+
+        The key opens the repository like a passphrase and is kept nowhere.
+        """
+        return keys.add_recovery_key(self._objects, label=label, cost=argon2, clock=self._clock)
+
+    def change_passphrase(self, passphrase: str | bytes, *, argon2: Argon2 | None = None) -> str:
+        """Replace the passphrase that opened this session; return the new slot's id."""
+        return keys.change_passphrase(self._objects, passphrase, cost=argon2, clock=self._clock)
+
+    def remove_key(self, slot: str) -> str:
+        """Remove the slot whose id starts so; raises UsageError for the last whole one."""
+        return keys.remove_key(self._objects, slot)
+
+    def export_key(self, slot: str = "") -> str:
+        """Return a slot as text to print and keep, by default the one that opened."""
+        return keys.export_key(self._objects, slot)
 
     def snapshot(self, paths: Sequence[AnyPath], **options: Any) -> SnapshotResult:
         """Take a snapshot of files and directories; keywords as in SnapshotOptions.

@@ -15,14 +15,15 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from packstone.errors import Damaged
+from packstone.codec.encryption import Sealer
+from packstone.errors import Damaged, ObjectMissing
 from packstone.repository.layout import list_ids
 from packstone.repository.packs import OBJECT, Pack, RecordRow, read_pack
 from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
 from packstone.storage.base import Storage
 
-VERSION = b"packstone index 1"
+VERSION = b"packstone index 2"
 # Objects per transaction: smaller ones multiply the bytes written. In a large tree each object
 # dirties a page of its own, of which memory must hold as many.
 BATCH, LARGE_BATCH = 100_000, 25_000
@@ -40,7 +41,7 @@ _META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE = (
     b"complete",
 )
 _NUMBER = struct.Struct(">I")
-_PACK = struct.Struct("<32sBQ")  # id, kind, size; then a row for each record
+_PACK = struct.Struct("<32s32sBQ")  # id, salt, kind, size; then a row for each record
 _ROW = struct.Struct("<QIIBB2x")  # offset, stored size, raw size, codec, depth
 _PLACE = struct.Struct("<IIII")  # pack number, record number, offset in the record, size
 _CACHED_PACKS = 64
@@ -63,9 +64,10 @@ class Place(NamedTuple):
 class Index:
     """The view of one repository; safe to use from several threads."""
 
-    def __init__(self, directory: str, repository_id: bytes) -> None:
+    def __init__(self, directory: str, sealer: Sealer) -> None:
         """Open the view; one of another repository or version is emptied."""
-        self._repository_id = repository_id
+        self._sealer = sealer
+        self._repository_id = sealer.repository_id
         self._view = open_view(directory, (_META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE))
         self._writing = self._view.writing
         self._pending: list[Pack] = []
@@ -173,7 +175,7 @@ class Index:
         def packs() -> Iterator[Pack]:
             for pack_id in unseen:
                 try:
-                    yield read_pack(storage, pack_id, there[pack_id], self._repository_id)
+                    yield read_pack(storage, pack_id, there[pack_id], self._sealer)
                 except Damaged as error:
                     damaged.append(error)
 
@@ -220,7 +222,7 @@ class Index:
         with self._reading() as transaction:
             for number in numbers:
                 value = transaction.get(_NUMBER.pack(number), db=self._view.databases[_PACKS])
-                sizes[number] = -1 if value is None else _PACK.unpack_from(value)[2]
+                sizes[number] = -1 if value is None else _PACK.unpack_from(value)[3]
         return sizes
 
     def _forget(self, numbers: Iterable[int]) -> None:
@@ -407,6 +409,17 @@ class Index:
         offset, stored_size, raw_size, codec, depth = _ROW.unpack_from(rows, start)
         return offset, stored_size, raw_size, codec, depth
 
+    def kind_and_salt(self, pack_id: str) -> tuple[int, bytes]:
+        """Return the kind and the salt of a pack; raises ObjectMissing where it is unknown."""
+        databases = self._view.databases
+        with self._reading() as transaction:
+            number = transaction.get(bytes.fromhex(pack_id), db=databases[_NUMBERS])
+            row = None if number is None else transaction.get(number, db=databases[_PACKS])
+            if row is None:
+                raise ObjectMissing(f"pack {pack_id[:12]}… is not there any more")
+            _id, salt, kind, _size = _PACK.unpack_from(row)
+            return kind, bytes(salt)
+
     def objects(self) -> int:
         """Return the number of ids in the view, those of vanished packs included."""
         with self._reading() as transaction:
@@ -435,6 +448,20 @@ class Index:
     def size(self) -> int:
         """Return the bytes that the view takes on disk."""
         return self._view.size()
+
+    def follow_serial(self, serial: int) -> int:
+        """Return the largest serial of `state` ever seen with this view, this one included."""
+        meta = self._view.databases[_META]
+        with self._reading() as transaction:
+            seen = int.from_bytes(transaction.get(b"serial", b"", db=meta), "little")
+        if serial > seen:
+            with self._writing:
+                self._view.write(
+                    lambda transaction: transaction.put(
+                        b"serial", serial.to_bytes(8, "little"), db=meta
+                    )
+                )
+        return max(serial, seen)
 
     # -- snapshots found complete -----------------------------------------------------------
 
@@ -482,7 +509,7 @@ def _parts(ids: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 def _pack_row(pack: Pack) -> bytes:
     """Return what the view keeps of a pack and its records."""
-    return _PACK.pack(bytes.fromhex(pack.id), pack.kind, pack.size) + b"".join(
+    return _PACK.pack(bytes.fromhex(pack.id), pack.salt, pack.kind, pack.size) + b"".join(
         [
             _ROW.pack(row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
             for row in pack.rows

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from packstone.codec.envelope import MAX_PAYLOAD, Kind, open_envelope, seal_envelope
+from packstone.codec.encryption import PLAIN, Sealer
+from packstone.codec.envelope import (
+    MAX_PAYLOAD,
+    Kind,
+    check_envelope,
+    open_envelope,
+    seal_envelope,
+)
 from packstone.errors import Damaged, ObjectMissing, RepositoryMissing, UnsupportedFormat
-from packstone.model import GIB, KIB, MIB
+from packstone.model import GIB, KIB, MIB, Size
 from packstone.storage.base import Storage
 
 CONFIG, CONFIG_COPY, STATE = "config", "config.bak", "state"
@@ -41,10 +48,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """The generation, changed by every sweep, and the marker of a sweep under way."""
+    """The generation, changed by every sweep, and the marker of a sweep under way.
+
+    `serial` counts the writes of this object: one that goes back is an old one put in place.
+    """
 
     generation: bytes
     sweep: bytes | None = None
+    serial: Size = 0
 
 
 class Feature(msgspec.Struct, frozen=True):
@@ -58,17 +69,26 @@ def pack_name(pack_id: str) -> str:
     return f"packs/{pack_id[:2]}/{pack_id}"
 
 
+def key_name(slot_id: str) -> str:
+    """Return the stored name of a key slot, given its id in hexadecimal."""
+    return f"keys/{slot_id}"
+
+
 def snapshot_name(snapshot_id: str) -> str:
     """Return the stored name of a snapshot, given its id in hexadecimal."""
     return f"snapshots/{snapshot_id}"
 
 
 def list_ids(storage: Storage, prefix: str) -> Iterator[tuple[str, int]]:
-    """Yield (hexadecimal id, size) of the packs or snapshots that are there."""
+    """Yield (hexadecimal id, size) of the packs, snapshots or key slots that are there."""
     for name, size in storage.list(prefix):
         last = name.rpartition("/")[2]
         # What lies in another folder is not found under its name, so it is not there.
-        if _ID_NAME.fullmatch(last) and name in (pack_name(last), snapshot_name(last)):
+        if _ID_NAME.fullmatch(last) and name in (
+            pack_name(last),
+            snapshot_name(last),
+            key_name(last),
+        ):
             yield last, size
 
 
@@ -83,20 +103,31 @@ def check_parameters(average: int, pack_size: int, level: int) -> str:
     return ""
 
 
-def encode_config(config: Config, repository_id: bytes, salt: bytes) -> bytes:
+def encode_config(config: Config, sealer: Sealer, salt: bytes) -> bytes:
     """Return the bytes of `config` and `config.bak`."""
-    return seal_envelope(Kind.CONFIG, repository_id, salt, msgspec.msgpack.encode(config))
+    return seal_envelope(Kind.CONFIG, sealer, salt, msgspec.msgpack.encode(config))
 
 
-def read_config(storage: Storage, warn: Callable[[str], None]) -> tuple[bytes, Config]:
-    """Return (repository id, config), from the copy when the first is damaged or missing.
+class ReadConfig(NamedTuple):
+    """What a config says, and whether its repository is encrypted."""
 
-    Raises RepositoryMissing, Damaged when both copies are, UnsupportedFormat.
+    repository_id: bytes
+    encrypted: bool
+    config: Config
+
+
+def read_config(
+    storage: Storage, warn: Callable[[str], None], sealer: Sealer | None = None
+) -> ReadConfig:
+    """Return what the config says, from the copy when the first is damaged or missing.
+
+    Without `sealer` nothing is authenticated: read it again when there is one. Raises
+    RepositoryMissing, Damaged when both copies are, UnsupportedFormat.
     """
     failures: list[Damaged | ObjectMissing] = []
     for name in (CONFIG, CONFIG_COPY):
         try:
-            envelope = open_envelope(storage.get(name, MAX_ENVELOPE), Kind.CONFIG, name, None)
+            envelope = open_envelope(storage.get(name, MAX_ENVELOPE), Kind.CONFIG, name, sealer)
             config = decode_payload(envelope.payload, Config, name)
         except (Damaged, ObjectMissing) as error:
             failures.append(error)
@@ -111,11 +142,11 @@ def read_config(storage: Storage, warn: Callable[[str], None]) -> tuple[bytes, C
             raise Damaged(f"{name}: {wrong}", name=name)
         if config.chunker != CHUNKER:
             raise UnsupportedFormat(f"{name}: chunker {config.chunker!r} is not known")
-        return envelope.repository_id, config
+        return ReadConfig(envelope.repository_id, envelope.mode != PLAIN, config)
     if all(isinstance(failure, ObjectMissing) for failure in failures):
         raise RepositoryMissing(
             f"there is no repository at {storage.url}",
-            hint=f"Create one with: packstone init --plain {storage.url}",
+            hint=f"Create one with: packstone init {storage.url}",
         )
     raise Damaged(
         f"config and config.bak are both unusable: {failures[0].message}; {failures[1].message}",
@@ -124,13 +155,13 @@ def read_config(storage: Storage, warn: Callable[[str], None]) -> tuple[bytes, C
     )
 
 
-def check_small_objects(storage: Storage, repository_id: bytes) -> Iterator[str]:
+def check_small_objects(storage: Storage, sealer: Sealer) -> Iterator[str]:
     """Yield what is wrong with both copies of config, state and features; StorageError."""
     copies: list[bytes] = []
     for name in (CONFIG, CONFIG_COPY):
         try:
             data = storage.get(name, MAX_ENVELOPE)
-            open_envelope(data, Kind.CONFIG, name, repository_id)
+            open_envelope(data, Kind.CONFIG, name, sealer)
             copies.append(data)
         except Damaged as error:
             yield f"{error.message}; copy the other one over it"
@@ -141,14 +172,20 @@ def check_small_objects(storage: Storage, repository_id: bytes) -> Iterator[str]
     if len(set(copies)) > 1:
         yield f"{CONFIG} and {CONFIG_COPY} differ"
     try:
-        read_state(storage, repository_id)
+        read_state(storage, sealer)
     except (Damaged, ObjectMissing) as error:
         yield error.message
     for name, _size in storage.list("features"):
         try:
-            open_envelope(storage.get(name, MAX_ENVELOPE), Kind.FEATURE, name, repository_id)
+            open_envelope(storage.get(name, MAX_ENVELOPE), Kind.FEATURE, name, sealer)
         except (Damaged, ObjectMissing) as error:
             yield error.message
+
+
+def check_sum(storage: Storage, name: str, kind: Kind, repository_id: bytes) -> None:
+    """Verify a small object as far as it goes without a passphrase; raises Damaged."""
+    data = storage.get(name, MAX_ENVELOPE)
+    check_envelope(data, kind, name, repository_id)
 
 
 def decode_payload(payload: bytes, kind: type[T], name: str) -> T:
@@ -159,26 +196,29 @@ def decode_payload(payload: bytes, kind: type[T], name: str) -> T:
         raise Damaged(f"{name} does not decode: {error}", name=name) from error
 
 
-def encode_state(state: State, repository_id: bytes, salt: bytes) -> bytes:
+def encode_state(state: State, sealer: Sealer, salt: bytes) -> bytes:
     """Return the bytes of `state`."""
-    return seal_envelope(Kind.STATE, repository_id, salt, msgspec.msgpack.encode(state))
+    payload = msgspec.to_builtins(state, builtin_types=(bytes,))
+    if not state.serial:
+        del payload["serial"]
+    return seal_envelope(Kind.STATE, sealer, salt, msgspec.msgpack.encode(payload))
 
 
-def read_state(storage: Storage, repository_id: bytes) -> State:
+def read_state(storage: Storage, sealer: Sealer) -> State:
     """Return the generation and sweep marker; raises ObjectMissing, Damaged."""
     data = storage.get(STATE, MAX_ENVELOPE)
-    envelope = open_envelope(data, Kind.STATE, STATE, repository_id)
+    envelope = open_envelope(data, Kind.STATE, STATE, sealer)
     return decode_payload(envelope.payload, State, STATE)
 
 
-def check_features(storage: Storage, repository_id: bytes, *, writing: bool) -> None:
+def check_features(storage: Storage, sealer: Sealer, *, writing: bool) -> None:
     """Refuse a repository that uses what this program does not know."""
     for name, _size in storage.list("features"):
         feature_name = name.rpartition("/")[2]
         if feature_name in KNOWN_FEATURES:
             continue
         data = storage.get(name, MAX_ENVELOPE)
-        envelope = open_envelope(data, Kind.FEATURE, name, repository_id)
+        envelope = open_envelope(data, Kind.FEATURE, name, sealer)
         need = decode_payload(envelope.payload, Feature, name).need
         if need == "ignore" or (need == "write" and not writing):
             continue

@@ -18,9 +18,9 @@ LOCK = "lock"
 class Lock:
     """A held lock; `release` or the end of the process gives it back."""
 
-    def __init__(self, storage: LocalStorage, *, exclusive: bool) -> None:
-        """Take the lock or raise RepositoryLocked; never waits."""
-        path = storage.full_path(LOCK)
+    def __init__(self, storage: LocalStorage, *, exclusive: bool, name: str = LOCK) -> None:
+        """Take the lock of a file or directory or raise RepositoryLocked; never waits."""
+        path = storage.full_path(name)
         try:
             # A disk that is mounted read-only has no writers to exclude.
             try:
@@ -28,7 +28,7 @@ class Lock:
             except OSError:
                 self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            fail(error, "open", LOCK)
+            fail(error, "open", name)
         mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         try:
             fcntl.flock(self._fd, mode | fcntl.LOCK_NB)
@@ -41,7 +41,7 @@ class Lock:
             ) from error
         except OSError as error:
             os.close(self._fd)
-            fail(error, "lock", LOCK)
+            fail(error, "lock", name)
 
     def release(self) -> None:
         """Give the lock back; calling it again does nothing."""

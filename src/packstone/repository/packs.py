@@ -1,6 +1,6 @@
 """Packs: immutable files of records with a footer in two copies.
 
-Implements docs/format.md §4. Never decodes records and never looks at the index.
+Implements docs/format.md §4 and §10. Never decodes records and never looks at the index.
 Invariants: a footer is returned only when every byte of it was checked; a pack's name is
 computed from what the storage gives back, not from what was meant to be written.
 """
@@ -15,9 +15,10 @@ import msgspec
 from blake3 import blake3
 from msgspec import Meta
 
+from packstone.codec.encryption import PLAIN, SEALED, Sealer, padme
 from packstone.codec.hashing import checksum
-from packstone.errors import Damaged, UnsupportedFormat
-from packstone.model import GIB, MIB, Buffer, ObjectType, Size, Unsigned16, Unsigned32
+from packstone.errors import Damaged, StorageUnavailable, UnsupportedFormat
+from packstone.model import GIB, KIB, MIB, Buffer, ObjectType, Size, Unsigned16, Unsigned32
 from packstone.repository.layout import pack_name
 from packstone.storage.base import Storage
 
@@ -36,6 +37,9 @@ _VERSION = 1
 # One bad sector, or a bad stretch of an old disk, must not hit both footers.
 _HELD_BACK = MIB
 _APART = 4096
+# Where records end before the first footer of a sealed pack tells their sizes this roughly.
+_FIRST_PART = 64 * KIB
+_ROW_SIZE = 48  # of a footer's row at most, but for what is counted apart
 
 
 class RecordRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -61,6 +65,7 @@ class Pack(NamedTuple):
 
     id: str
     kind: int
+    salt: bytes
     size: int
     rows: list[RecordRow]
     damage: tuple[str, ...] = ()
@@ -74,16 +79,21 @@ class PackWriter:
     """Write one pack through a spool; not safe to share between threads.
 
     `add` takes records, `finish` makes the pack durable under its name. A writer whose
-    `add` or `finish` raised must be abandoned, and its salt with it.
+    `add` or `finish` raised must be abandoned, and its salt with it: a number of a record is
+    never given twice under one salt.
     """
 
-    def __init__(self, storage: Storage, kind: int, repository_id: bytes, salt: bytes) -> None:
+    def __init__(self, storage: Storage, kind: int, sealer: Sealer, salt: bytes) -> None:
         self.kind = kind
         self.rows: list[RecordRow] = []
         self.size = HEADER_SIZE  # of what was added so far
+        self.verified_count = 0  # of the records; whoever adds them keeps count
         self._storage = storage
-        self._repository_id = repository_id
+        self._sealer = sealer
         self._salt = salt
+        self.seal = sealer.pack(kind, salt)
+        self._body_size = 0  # what the footer's body takes at most
+        self._numbers = 0  # given to records
         self._spool = storage.spool()
         try:
             self._spool.write(bytes(HEADER_SIZE))
@@ -95,22 +105,43 @@ class PackWriter:
         self._tail_size = 0
         self._closed = False
 
-    def add(self, payload: Buffer, raw_size: int, codec: int, objects: bytes, keys: bytes) -> None:
-        """Append one encoded record that holds `objects` (packed rows of the footer)."""
-        # The offset is that of a pack without footers; finish() moves what comes after one.
-        self.rows.append(
-            RecordRow(self.size, len(payload), raw_size, codec, objects, keys, [], 0, 0)
-        )
-        self.size += len(payload)
+    def has_room(self, payload_size: int, row_size: int, target: int) -> bool:
+        """Return whether a record should go into this pack, given the size packs should have.
+
+        A plain pack ends after the record that reaches the target. A sealed one is padded to the
+        next size that tells nothing, and ends before it would need the one above the target.
+        """
+        if self._sealer.is_plain or not self.rows:
+            return self.size < target
+        footer = self._footer_size(self._body_size + row_size + _ROW_SIZE)
+        size = self.size + payload_size + self.seal.overhead + _FIRST_PART
+        return size + 2 * footer + TRAILER_SIZE <= padme(target)
+
+    def add(self, payload: Buffer, raw_size: int, codec: int, objects: bytes, keys: bytes) -> bytes:
+        """Seal and append one record that holds `objects` (packed rows of the footer).
+
+        Returns the bytes that will be stored.
+        """
+        number = self._numbers
+        if number != len(self.rows):
+            raise StorageUnavailable("a record could not be added to a pack, so no other is")
+        self._numbers += 1
         # What is held back outlives the caller's buffer; bytes are not copied.
-        self._tail.append(bytes(payload))
-        self._tail_size += len(payload)
+        stored = bytes(self.seal.seal(number, raw_size, codec, payload))
+        # The offset is that of a pack without footers; finish() moves what comes after one.
+        row = RecordRow(self.size, len(stored), raw_size, codec, objects, keys, [], 0, 0)
+        self.size += len(stored)
+        self._body_size += len(objects) + len(keys) + _ROW_SIZE
+        self._tail.append(stored)
+        self._tail_size += len(stored)
         cut = 0
         while self._tail_size - len(self._tail[cut]) >= _HELD_BACK:
             self._write(self._tail[cut])
             self._tail_size -= len(self._tail[cut])
             cut += 1
         del self._tail[:cut]
+        self.rows.append(row)
+        return stored
 
     def _write(self, data: Buffer) -> None:
         self._spool.write(data)
@@ -118,15 +149,18 @@ class PackWriter:
 
     def finish(self) -> Pack:
         """Write footers, trailer and header, read the file back for its name, make it durable."""
+        if not self._sealer.is_plain and self._written > HEADER_SIZE:
+            self._pad(-self._written % _FIRST_PART)
         footer_offset = self._written
         footer = self._footer()
         self._write(footer)
         for payload in self._tail:
             self._write(payload)
-        gap = footer_offset + len(footer) + _APART - self._written
-        if gap > 0:
-            self._write(bytes(gap))
-        second = self._written
+        second = max(self._written, footer_offset + len(footer) + _APART)
+        if not self._sealer.is_plain:
+            end = len(footer) + TRAILER_SIZE
+            second = padme(second + end) - end
+        self._pad(second - self._written)
         self._write(footer)
         trailer = _TRAILER.pack(_TRAILER_MAGIC, second, len(footer), self._written + TRAILER_SIZE)
         self._write(trailer + checksum(trailer))
@@ -134,8 +168,8 @@ class PackWriter:
             _HEADER_MAGIC,
             _VERSION,
             self.kind,
-            0,
-            self._repository_id,
+            PLAIN if self._sealer.is_plain else SEALED,
+            self._sealer.repository_id,
             self._salt,
             footer_offset,
             len(footer),
@@ -144,13 +178,21 @@ class PackWriter:
         pack_id = self._hash()
         self._spool.commit(pack_name(pack_id))
         self._closed = True
-        return Pack(pack_id, self.kind, self._written, self.rows)
+        return Pack(pack_id, self.kind, self._salt, self._written, self.rows)
+
+    def _pad(self, size: int) -> None:
+        """Fill up with what tells nothing."""
+        while size > 0:
+            data = self.seal.padding(self._written, min(size, MIB))
+            self._write(data)
+            size -= len(data)
+
+    def _footer_size(self, body_size: int) -> int:
+        return FOOTER_HEAD_SIZE + self.seal.footer_size(body_size) + 32
 
     def _footer(self) -> bytes:
         """Return the footer, with the offsets of held-back records moved behind it."""
-        if not self._tail:
-            return self._encode_footer()
-        held = self.rows[-len(self._tail) :]
+        held = self.rows[-len(self._tail) :] if self._tail else []
         first = self._written
         # How long the footer gets depends on offsets that depend on its length; numbers only
         # grow, so this settles after a few rounds.
@@ -160,15 +202,22 @@ class PackWriter:
             for row in held:
                 row.offset = offset
                 offset += row.stored_size
-            footer = self._encode_footer()
-            if len(footer) == size:
-                return footer
-            size = len(footer)
+            body = _encode_rows(self.rows)
+            if self._footer_size(len(body)) == size:
+                return self._seal_footer(body)
+            size = self._footer_size(len(body))
 
-    def _encode_footer(self) -> bytes:
-        body = _encode_rows(self.rows)
-        head = _FOOTER.pack(_FOOTER_MAGIC, len(body), self._repository_id, self._salt)
-        return head + body + checksum(head + body)
+    def _seal_footer(self, body: bytes) -> bytes:
+        """Return a footer's bytes; what was sealed is opened again before it counts."""
+        size = self.seal.footer_size(len(body))
+        head = _FOOTER.pack(_FOOTER_MAGIC, size, self._sealer.repository_id, self._salt)
+        stored = self.seal.seal_footer(head, body)
+        if self.seal.open_footer(head, stored) != body:
+            raise Damaged(
+                "a footer does not open to what was sealed",
+                hint="Nothing was committed. This points at memory or processor: test them",
+            )
+        return head + stored + checksum(head + stored)
 
     def _hash(self) -> str:
         hasher = blake3()
@@ -189,7 +238,7 @@ class PackWriter:
             self._spool.abandon()
 
 
-def read_pack(storage: Storage, pack_id: str, size: int, repository_id: bytes) -> Pack:
+def read_pack(storage: Storage, pack_id: str, size: int, sealer: Sealer) -> Pack:
     """Read and check a pack's footer, the second copy where the first is unusable.
 
     `size` is the size of the stored file. Raises Damaged when neither copy is whole,
@@ -201,13 +250,13 @@ def read_pack(storage: Storage, pack_id: str, size: int, repository_id: bytes) -
     failures: list[str] = []
     for read in (_first_copy, _second_copy):
         try:
-            kind, footer_offset, footer_size = read(storage, name, size, repository_id)
-            rows = _read_footer(storage, name, footer_offset, footer_size, repository_id)
+            kind, footer_offset, footer_size = read(storage, name, size, sealer)
+            salt, rows = _read_footer(storage, name, footer_offset, footer_size, sealer)
             kind = _validate(name, kind, rows, size, (footer_offset, footer_offset + footer_size))
         except Damaged as error:
             failures.append(error.message)
             continue
-        return Pack(pack_id, kind, size, rows, tuple(failures))
+        return Pack(pack_id, kind, salt, size, rows, tuple(failures))
     raise Damaged(
         f"pack {pack_id}: both footers are unusable: {'; '.join(failures)}",
         name=name,
@@ -215,29 +264,27 @@ def read_pack(storage: Storage, pack_id: str, size: int, repository_id: bytes) -
     )
 
 
-def _first_copy(
-    storage: Storage, name: str, size: int, repository_id: bytes
-) -> tuple[int, int, int]:
+def _first_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> tuple[int, int, int]:
     data = storage.get_range(name, 0, HEADER_SIZE)
     if len(data) != HEADER_SIZE or checksum(data[:96]) != data[96:]:
         raise Damaged(f"{name}: the header is damaged", name=name, offset=0)
     magic, version, kind, mode, found_id, _salt, offset, footer_size = _HEADER.unpack(data[:96])
     if magic != _HEADER_MAGIC:
         raise Damaged(f"{name} is not a pack", name=name, offset=0)
-    if version != _VERSION or mode != 0:
+    if version != _VERSION or mode not in (PLAIN, SEALED):
         raise UnsupportedFormat(f"{name} has format version {version}, mode {mode}")
-    if found_id != repository_id:
+    if found_id != sealer.repository_id:
         raise Damaged(
             f"{name} belongs to repository {found_id.hex()[:12]}…, "
-            f"not to {repository_id.hex()[:12]}…",
+            f"not to {sealer.repository_id.hex()[:12]}…",
             name=name,
         )
+    if (mode == PLAIN) != sealer.is_plain:
+        raise Damaged(f"{name} is of mode {mode}, which no pack of this repository is", name=name)
     return kind, offset, footer_size
 
 
-def _second_copy(
-    storage: Storage, name: str, size: int, repository_id: bytes
-) -> tuple[int, int, int]:
+def _second_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> tuple[int, int, int]:
     data = storage.get_range(name, max(0, size - TRAILER_SIZE), TRAILER_SIZE)
     if len(data) != TRAILER_SIZE or checksum(data[:32]) != data[32:]:
         raise Damaged(f"{name}: the trailer is damaged", name=name, offset=size - TRAILER_SIZE)
@@ -248,20 +295,26 @@ def _second_copy(
 
 
 def _read_footer(
-    storage: Storage, name: str, offset: int, size: int, repository_id: bytes
-) -> list[RecordRow]:
+    storage: Storage, name: str, offset: int, size: int, sealer: Sealer
+) -> tuple[bytes, list[RecordRow]]:
     if not FOOTER_HEAD_SIZE + 32 <= size <= MAX_FOOTER:
         raise Damaged(f"{name}: footer of {size} bytes", name=name, offset=offset)
     data = storage.get_range(name, offset, size)
     if len(data) != size or checksum(data[:-32]) != data[-32:]:
         raise Damaged(f"{name}: the footer at {offset} is damaged", name=name, offset=offset)
-    magic, body_size, found_id, _salt = _FOOTER.unpack_from(data)
+    magic, body_size, found_id, salt = _FOOTER.unpack_from(data)
     if magic != _FOOTER_MAGIC or body_size != size - FOOTER_HEAD_SIZE - 32:
         raise Damaged(f"{name}: no footer at {offset}", name=name, offset=offset)
-    if found_id != repository_id:
+    if found_id != sealer.repository_id:
         raise Damaged(f"{name}: the footer belongs to another repository", name=name)
+    body = memoryview(data)[FOOTER_HEAD_SIZE:-32]
     try:
-        return _decode_rows(memoryview(data)[FOOTER_HEAD_SIZE:-32])
+        # A footer names no kind, and its key knows none.
+        opened = sealer.pack(0, salt).open_footer(data[:FOOTER_HEAD_SIZE], body)
+    except Damaged as error:
+        raise Damaged(f"{name}: the footer was altered: {error.message}", name=name) from error
+    try:
+        return salt, _decode_rows(opened)
     except (msgspec.MsgspecError, ValueError) as error:
         raise Damaged(f"{name}: the footer does not decode: {error}", name=name) from error
 

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from packstone.codec.compression import Compressor
+from packstone.codec.encryption import PackSealer, Sealer
 from packstone.codec.hashing import Hasher
 from packstone.errors import Damaged, ObjectMissing
 from packstone.model import MIB, Buffer, ObjectType
@@ -21,6 +22,7 @@ from packstone.storage.base import Storage
 
 _CACHE_SIZE = 32 * MIB  # of decoded records
 _RANGE_SIZE = 8 * MIB  # of one coalesced read
+_SEALS = 256  # packs whose keys are kept
 _GAP = 64 * 1024  # reading over a gap this small is cheaper than a second read
 
 
@@ -32,14 +34,15 @@ class ObjectReader:
         storage: Storage,
         index: Index,
         hasher: Hasher,
-        repository_id: bytes,
+        sealer: Sealer,
         codec: Compressor,
         warn: Callable[[str], None],
     ) -> None:
         self._storage = storage
         self._index = index
         self._hasher = hasher
-        self._repository_id = repository_id
+        self._sealer = sealer
+        self._seals: OrderedDict[str, PackSealer] = OrderedDict()
         self._codec = codec
         self._warn = warn
         self._cache: OrderedDict[tuple[str, int], Buffer] = OrderedDict()
@@ -104,7 +107,10 @@ class ObjectReader:
         try:
             if len(payload) != place.stored_size:
                 raise Damaged(f"{len(payload)} bytes, expected {place.stored_size}")
-            return self._codec.decode(place.codec, payload, place.raw_size)
+            opened = self._seal(place.pack_id).open(
+                place.record, place.raw_size, place.codec, payload
+            )
+            return self._codec.decode(place.codec, opened, place.raw_size)
         except Damaged as error:
             raise Damaged(
                 f"pack {place.pack_id[:12]}… is damaged at byte {place.offset} (record "
@@ -114,6 +120,21 @@ class ObjectReader:
                 record=place.record,
                 hint="Nothing was changed. Run: packstone check --read-data",
             ) from error
+
+    def _seal(self, pack_id: str) -> PackSealer:
+        """Return the keys of a pack; those used lately are kept."""
+        with self._lock:
+            seal = self._seals.get(pack_id)
+            if seal is not None:
+                self._seals.move_to_end(pack_id)
+                return seal
+        kind, salt = (0, b"") if self._sealer.is_plain else self._index.kind_and_salt(pack_id)
+        seal = self._sealer.pack(kind, salt)
+        with self._lock:
+            self._seals[pack_id] = seal
+            if len(self._seals) > _SEALS:
+                self._seals.popitem(last=False)
+        return seal
 
     def ranges(self, places: Iterable[Place]) -> Iterator[list[Place]]:
         """Group the places of one pack, ascending by offset, into ranges worth one read."""
@@ -177,7 +198,7 @@ class ObjectReader:
         """Return whether the pack's own footer says what the view says of a place."""
         try:
             size = self._storage.size(pack_name(place.pack_id))
-            pack = read_pack(self._storage, place.pack_id, size, self._repository_id)
+            pack = read_pack(self._storage, place.pack_id, size, self._sealer)
         except (Damaged, ObjectMissing):
             return True  # the pack is at fault, not the view
         if place.record >= len(pack.rows):

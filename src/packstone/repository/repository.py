@@ -14,10 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from packstone.codec.compression import Compressor
+from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
-from packstone.errors import Damaged, UnsupportedFormat, UsageError
-from packstone.repository import layout
+from packstone.codec.keys import Argon2, Secrets
+from packstone.errors import Damaged, UsageError, WrongPassphrase
+from packstone.repository import keyring, layout
 from packstone.repository.index import Index
+from packstone.repository.known import cache_directory, refuse_downgrade, remember
 from packstone.repository.layout import Config, State
 from packstone.repository.locks import Lock
 from packstone.repository.reader import ObjectReader
@@ -32,26 +35,39 @@ _LOCATION = "index/location"
 class ObjectRepository:
     """An open repository, held under a shared lock until `close`.
 
-    `warnings` collects what went well but should be known.
+    `passphrase` opens an encrypted one; a function is called only if it is one. `warnings`
+    collects what went well but should be known.
     """
 
     def __init__(
         self,
         location: str,
         *,
+        passphrase: Passphrase = None,
         index_dir: str | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.warnings: list[str] = []
         self.storage = LocalStorage(local_path(location))
-        self.repository_id, self.config = layout.read_config(self.storage, self.warnings.append)
+        found = layout.read_config(self.storage, self.warnings.append)
+        self.repository_id, self.encrypted, self.config = found
         self.lock = Lock(self.storage, exclusive=False)
+        self.secrets: Secrets | None = None
+        self.slot_id = ""  # of the key slot that opened
+        self.sealer = Sealer(self.repository_id)
         try:
-            layout.check_features(self.storage, self.repository_id, writing=False)
-            self.hasher = Hasher(plain_family())
+            if self.encrypted:
+                self._unlock(passphrase)
+            else:
+                refuse_downgrade(self.storage, self.repository_id, passphrase)
+            layout.check_features(self.storage, self.sealer, writing=False)
+            self.hasher = Hasher(self.secrets.family if self.secrets else plain_family())
             if self.hasher.fingerprint != self.config.family:
-                raise UnsupportedFormat(
-                    "the repository is encrypted, which this version does not support"
+                raise Damaged(
+                    "config names another family secret than this repository has",
+                    name=layout.CONFIG,
+                    expected=self.config.family.hex(),
+                    found=self.hasher.fingerprint.hex(),
                 )
         except BaseException:
             self.lock.release()
@@ -63,13 +79,29 @@ class ObjectRepository:
         self._reader: ObjectReader | None = None
         self.damaged_packs: list[Damaged] = []
 
+    def _unlock(self, passphrase: Passphrase) -> None:
+        """Get the secrets, and authenticate with them what was read without them."""
+        given = passphrase() if callable(passphrase) else passphrase
+        if given is None:
+            raise WrongPassphrase(
+                f"the repository at {self.storage.url} is encrypted and no passphrase was given",
+                hint="Set PACKSTONE_PASSPHRASE_FILE, PACKSTONE_PASSPHRASE_COMMAND or "
+                "PACKSTONE_PASSPHRASE",
+            )
+        self.secrets, self.slot_id = keyring.unlock(
+            self.storage, self.repository_id, given, self.warnings.append
+        )
+        self.sealer = Sealer(self.repository_id, self.secrets.sealing)
+        self.config = layout.read_config(self.storage, self.warnings.append, self.sealer).config
+        remember(self.storage, self.repository_id, encrypted=True)
+
     @property
     def index(self) -> Index:
         """The view of the packs, opened and brought up to date at its first use."""
         with self._opening:
             if self._index is None:
                 directory = self._index_dir or self._default_index_dir()
-                index = Index(directory, self.repository_id)
+                index = Index(directory, self.sealer)
                 self.damaged_packs = index.refresh(self.storage)
                 self.warnings.extend(error.message for error in self.damaged_packs)
                 self._index = index
@@ -81,9 +113,10 @@ class ObjectRepository:
             chosen = location.read_text().strip()
             if os.path.isdir(chosen):
                 return os.path.join(chosen, self.repository_id.hex())
-        elif os.access(self.storage.path, os.W_OK):
+        elif not self.encrypted and os.access(self.storage.path, os.W_OK):
+            # Of an encrypted repository it would tell ids, sizes and fingerprints.
             return self.storage.full_path("index")
-        return os.path.join(_cache_directory(), self.repository_id.hex())
+        return os.path.join(cache_directory(), self.repository_id.hex())
 
     @property
     def reader(self) -> ObjectReader:
@@ -93,7 +126,7 @@ class ObjectRepository:
                 self.storage,
                 self.index,
                 self.hasher,
-                self.repository_id,
+                self.sealer,
                 Compressor(self.config.level),
                 self.warnings.append,
             )
@@ -101,13 +134,13 @@ class ObjectRepository:
 
     def writer(self, *, level: int | None = None, dry_run: bool = False) -> ObjectWriter:
         """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
-        layout.check_features(self.storage, self.repository_id, writing=True)
+        layout.check_features(self.storage, self.sealer, writing=True)
         self.index.refresh(self.storage)  # what others have stored since is not stored again
         return ObjectWriter(
             self.storage,
             self.index,
             self.hasher,
-            self.repository_id,
+            self.sealer,
             level=level or self.config.level,
             pack_size=self.config.pack_size,
             random=self._random,
@@ -116,7 +149,7 @@ class ObjectRepository:
 
     def snapshots(self) -> list[SnapshotRow]:
         """Return all readable snapshots, oldest first; damaged ones become warnings."""
-        rows, damaged = list_snapshots(self.storage, self.repository_id)
+        rows, damaged = list_snapshots(self.storage, self.sealer)
         if self._reader is not None:
             self._reader.may_refresh = True
         self.warnings.extend(error.message for error in damaged)
@@ -131,20 +164,28 @@ class ObjectRepository:
         self.lock.release()
 
 
+_DEFAULT_COST = Argon2()
+Passphrase = str | bytes | Callable[[], str | bytes | None] | None
+
+
 def init(
     location: str,
     *,
     average: int,
     pack_size: int,
     level: int,
+    passphrase: str | bytes | None = None,
+    family: bytes | None = None,
+    cost: Argon2 = _DEFAULT_COST,
     index_dir: str | None = None,
     clock: Callable[[], int] = time.time_ns,
     random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> None:
-    """Create a plain repository in a directory that is missing or empty; sizes in bytes.
+    """Create a repository in a directory that is missing or empty; sizes in bytes.
 
-    Raises UsageError for parameters out of bounds and for a directory that is in use,
-    StorageError when it cannot be written.
+    It is encrypted if there is a passphrase, with the family secret of another repository if
+    that is given. Raises UsageError for parameters out of bounds and for a directory that is in
+    use, StorageError when it cannot be written.
     """
     wrong = layout.check_parameters(average, pack_size, level)
     if wrong:
@@ -160,9 +201,27 @@ def init(
         )
     storage.make_directories(layout.DIRECTORIES)
     repository_id = random(16)
+    created_ns = clock()
+    sealer = Sealer(repository_id)
+    if passphrase is None:
+        family = plain_family()
+    else:
+        made = Secrets(family or random(32), random(32))
+        family = made.family
+        sealer = Sealer(repository_id, made.sealing)
+        # Before config: a repository that says it is encrypted has a key.
+        keyring.store_slot(
+            storage,
+            made,
+            passphrase,
+            repository_id=repository_id,
+            salt=random(32),
+            created_ns=created_ns,
+            cost=cost,
+        )
     config = Config(
-        created_ns=clock(),
-        family=Hasher(plain_family()).fingerprint,
+        created_ns=created_ns,
+        family=Hasher(family).fingerprint,
         average=average,
         pack_size=pack_size,
         level=level,
@@ -176,17 +235,9 @@ def init(
         storage.put(_LOCATION, os.path.abspath(index_dir).encode() + b"\n")
     storage.put("lock", b"")
     state = State(generation=random(16))
-    storage.put(layout.STATE, layout.encode_state(state, repository_id, random(32)))
-    encoded = layout.encode_config(config, repository_id, random(32))
+    storage.put(layout.STATE, layout.encode_state(state, sealer, random(32)))
+    encoded = layout.encode_config(config, sealer, random(32))
     # config comes last: a repository without it was never finished and is none.
     storage.put(layout.CONFIG_COPY, encoded)
     storage.put(layout.CONFIG, encoded)
-
-
-def _cache_directory() -> str:
-    """Return where derived data of repositories goes that must not carry it themselves."""
-    chosen = os.environ.get("PACKSTONE_CACHE_DIR")
-    if chosen:
-        return chosen
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(base, "packstone")
+    remember(storage, repository_id, encrypted=passphrase is not None)

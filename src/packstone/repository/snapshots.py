@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, open_envelope
 from packstone.codec.hashing import checksum
 from packstone.errors import Damaged, UsageError
@@ -34,7 +35,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     return msgspec.msgpack.encode(snapshot)
 
 
-def read_snapshot(storage: Storage, snapshot_id: str, repository_id: bytes) -> Snapshot:
+def read_snapshot(storage: Storage, snapshot_id: str, sealer: Sealer) -> Snapshot:
     """Read one snapshot; raises ObjectMissing, Damaged."""
     name = snapshot_name(snapshot_id)
     data = storage.get(name, MAX_ENVELOPE)
@@ -47,24 +48,20 @@ def read_snapshot(storage: Storage, snapshot_id: str, repository_id: bytes) -> S
             found=found,
             hint="Other snapshots are unaffected. Run: packstone check",
         )
-    payload = open_envelope(data, Kind.SNAPSHOT, name, repository_id).payload
+    payload = open_envelope(data, Kind.SNAPSHOT, name, sealer).payload
     snapshot = decode_payload(payload, Snapshot, name)
     if len(snapshot.tree) != ID_SIZE:
         raise Damaged(f"{name} names no tree", name=name)
     return snapshot
 
 
-def list_snapshots(
-    storage: Storage, repository_id: bytes
-) -> tuple[list[SnapshotRow], list[Damaged]]:
+def list_snapshots(storage: Storage, sealer: Sealer) -> tuple[list[SnapshotRow], list[Damaged]]:
     """Return all readable snapshots, oldest first, and the errors of the others."""
     rows: list[SnapshotRow] = []
     damaged: list[Damaged] = []
     for snapshot_id, _size in list_ids(storage, "snapshots"):
         try:
-            rows.append(
-                SnapshotRow(snapshot_id, read_snapshot(storage, snapshot_id, repository_id))
-            )
+            rows.append(SnapshotRow(snapshot_id, read_snapshot(storage, snapshot_id, sealer)))
         except Damaged as error:
             damaged.append(error)
     rows.sort(key=lambda row: (row.snapshot.time_ns, row.id))

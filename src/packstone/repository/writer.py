@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from packstone.codec.compression import Compressor
+from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import Hasher, checksum
 from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageError
 from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
 from packstone.repository.index import Index
-from packstone.repository.layout import read_state, snapshot_name
+from packstone.repository.layout import STATE, read_state, snapshot_name
 from packstone.repository.packs import DATA, METADATA, OBJECT, Pack, PackWriter
 from packstone.repository.snapshots import encode_snapshot
 from packstone.storage.base import Storage
@@ -42,7 +43,7 @@ class ObjectWriter:
         storage: Storage,
         index: Index,
         hasher: Hasher,
-        repository_id: bytes,
+        sealer: Sealer,
         *,
         level: int,
         pack_size: int,
@@ -52,7 +53,7 @@ class ObjectWriter:
         self._storage = storage
         self._index = index
         self._hasher = hasher
-        self._repository_id = repository_id
+        self._sealer = sealer
         self._codec = Compressor(level)
         self._pack_size = pack_size
         self._random = random
@@ -63,9 +64,20 @@ class ObjectWriter:
         self._runs: dict[int, list[Small]] = {DATA: [], METADATA: []}
         self._run_sizes = {DATA: 0, METADATA: 0}
         self._packs: dict[int, PackWriter] = {}
+        self._closing: list[PackWriter] = []  # full, but for records that others verify
         self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
-        self.generation = read_state(storage, repository_id).generation
+        state = read_state(storage, sealer)
+        seen = index.follow_serial(state.serial)
+        if seen > state.serial:
+            raise Damaged(
+                f"state is older than one that was here before: number {state.serial}, seen {seen}",
+                name=STATE,
+                expected=str(seen),
+                found=str(state.serial),
+                hint="Somebody put an old copy in its place. Nothing was changed",
+            )
+        self.generation = state.generation
         self._forgotten = index.forgotten()
         self.chunks_new = 0
         self.bytes_added = 0
@@ -158,26 +170,65 @@ class ObjectWriter:
         self, kind: int, raw: Buffer, objects: Sequence[Small], rows: bytes, keys: bytes
     ) -> None:
         codec, payload = self._codec.encode(raw)
-        self._verify(codec, payload, len(raw), objects)
-        full: PackWriter | None = None
-        if not self._dry_run:
-            with self._pack_lock:
-                pack = self._packs.get(kind)
-                if pack is None:
-                    pack = self._packs[kind] = PackWriter(
-                        self._storage, kind, self._repository_id, self._random(32)
-                    )
-                pack.add(payload, len(raw), codec, rows, keys)
-                if pack.size >= self._pack_size:
-                    full = self._packs.pop(kind)
+        if self._dry_run:
+            self._verify(codec, payload, len(raw), objects)
+        else:
+            self._add(kind, codec, payload, len(raw), objects, rows, keys)
         with self._lock:
             self.bytes_added += len(raw)
             if kind == DATA:
                 self.chunks_new += len(objects)
             if self._dry_run:
                 self.bytes_stored += len(payload)
-        if full is not None:
-            self._finish(full)
+
+    def _add(
+        self,
+        kind: int,
+        codec: int,
+        payload: Buffer,
+        raw_size: int,
+        objects: Sequence[Small],
+        rows: bytes,
+        keys: bytes,
+    ) -> None:
+        """Hand a record to the open pack and verify the very bytes that the pack will store.
+
+        A pack gets its name when it is full and all of its records are verified: whoever makes
+        both true finishes it.
+        """
+        ripe: list[PackWriter] = []
+        with self._pack_lock:
+            pack = self._packs.get(kind)
+            if pack is not None and not pack.has_room(
+                len(payload), len(rows) + len(keys), self._pack_size
+            ):
+                ripe += self._close(kind)
+                pack = None
+            if pack is None:
+                pack = self._packs[kind] = PackWriter(
+                    self._storage, kind, self._sealer, self._random(32)
+                )
+            number = len(pack.rows)
+            stored = pack.add(payload, raw_size, codec, rows, keys)
+        opened = pack.seal.open(number, raw_size, codec, stored)
+        self._verify(codec, opened, raw_size, objects)
+        with self._pack_lock:
+            pack.verified_count += 1
+            if pack in self._closing and pack.verified_count == len(pack.rows):
+                self._closing.remove(pack)
+                ripe.append(pack)
+            elif pack is self._packs.get(kind) and not pack.has_room(0, 0, self._pack_size):
+                ripe += self._close(kind)
+        for each in ripe:
+            self._finish(each)
+
+    def _close(self, kind: int) -> list[PackWriter]:
+        """Let no record into the open pack any more; return it if all it has are verified."""
+        pack = self._packs.pop(kind)
+        if pack.verified_count == len(pack.rows):
+            return [pack]
+        self._closing.append(pack)
+        return []
 
     def _verify(self, codec: int, payload: Buffer, raw_size: int, objects: Sequence[Small]) -> None:
         """Decode what is about to be written and compare every object with its id."""
@@ -228,6 +279,7 @@ class ObjectWriter:
             self._runs[kind], self._run_sizes[kind] = [], 0
             if run:
                 self._store_run(kind, run)
+        assert not self._closing, "a worker is still verifying a record"
         while self._packs:
             self._finish(self._packs.popitem()[1])
         self._forget_known(self._index.flush())
@@ -250,7 +302,7 @@ class ObjectWriter:
                 hint="Nothing was committed. Run: packstone check, then the same command again",
             )
         data = seal_envelope(
-            Kind.SNAPSHOT, self._repository_id, self._random(32), encode_snapshot(snapshot)
+            Kind.SNAPSHOT, self._sealer, self._random(32), encode_snapshot(snapshot)
         )
         snapshot_id = checksum(data).hex()
         try:
@@ -267,7 +319,7 @@ class ObjectWriter:
         return snapshot_id
 
     def _check_generation(self) -> None:
-        found = read_state(self._storage, self._repository_id).generation
+        found = read_state(self._storage, self._sealer).generation
         if found != self.generation:
             raise GenerationChanged(
                 f"a sweep ran while this snapshot was taken: generation {found.hex()[:12]}…, "
@@ -278,6 +330,7 @@ class ObjectWriter:
     def abandon(self) -> None:
         """Drop packs that are not durable yet; never raises."""
         with self._pack_lock:
-            for writer in self._packs.values():
+            for writer in [*self._packs.values(), *self._closing]:
                 writer.abandon()
             self._packs.clear()
+            self._closing.clear()

@@ -6,19 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packstone.codec.encryption import PLAIN, Sealer
 from packstone.codec.envelope import MAX_PAYLOAD, Kind, open_envelope, seal_envelope
 from packstone.errors import Damaged, UnsupportedFormat
 
-OURS, OTHER = bytes(range(16)), bytes(16)
+OURS, OTHER = Sealer(bytes(range(16))), Sealer(bytes(16))
 SALT = bytes(range(32))
 KINDS = st.sampled_from(list(Kind))
 
 
 @given(kind=KINDS, owner=st.binary(min_size=16, max_size=16), payload=st.binary(max_size=500))
 def test_open_undoes_seal(kind: Kind, owner: bytes, payload: bytes) -> None:
-    data = seal_envelope(kind, owner, SALT, payload)
-    assert open_envelope(data, kind, "name", owner) == (owner, payload)
-    assert open_envelope(data, kind, "name", None) == (owner, payload)
+    data = seal_envelope(kind, Sealer(owner), SALT, payload)
+    assert open_envelope(data, kind, "name", Sealer(owner)) == (owner, PLAIN, payload)
+    assert open_envelope(data, kind, "name", None) == (owner, PLAIN, payload)
     assert len(data) == 96 + len(payload)
 
 

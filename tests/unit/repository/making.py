@@ -5,11 +5,12 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from packstone.codec.encryption import Sealer
 from packstone.model import ObjectType
 from packstone.repository.index import Index
 from packstone.repository.packs import DATA, Pack, PackWriter, pack_objects
 
-OURS = bytes(range(16))
+OURS = Sealer(bytes(range(16)))
 
 
 def object_id(number: int) -> bytes:

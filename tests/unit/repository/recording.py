@@ -8,6 +8,7 @@ from typing import Any
 
 from contract.storage_suite import MemorySpool, MemoryStorage
 
+from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.model import Buffer, ObjectType, Snapshot
 from packstone.repository.index import Index
@@ -15,7 +16,7 @@ from packstone.repository.layout import State, encode_state, list_ids
 from packstone.repository.trees import DirectoryWriter
 from packstone.repository.writer import ObjectWriter
 
-OURS, SALT = bytes(range(16)), bytes(32)
+OURS, SALT = Sealer(bytes(range(16))), bytes(32)
 HASHER = Hasher(plain_family())
 CHUNK = ObjectType.CHUNK
 GENERATIONS = [bytes([number]) * 16 for number in (1, 2)]

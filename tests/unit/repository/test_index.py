@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from unit.repository.making import OURS, Where, found_by, make_pack, object_id, where
 
+from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged
 from packstone.repository import index as index_module
 from packstone.repository import view
@@ -175,7 +176,7 @@ def storage() -> MemoryStorage:
 def open_index(tmp_path: Path) -> Any:
     opened: list[Index] = []
 
-    def open_it(owner: bytes = OURS, name: str = "index") -> Index:
+    def open_it(owner: Sealer = OURS, name: str = "index") -> Index:
         index = Index(str(tmp_path / name), owner)
         opened.append(index)
         return index
@@ -231,7 +232,7 @@ def test_an_index_of_another_repository_is_emptied(
     index.refresh(storage)
     index.set_complete("s", b"generation", index.forgotten())
     index.close()
-    other = open_index(bytes(16))
+    other = open_index(Sealer(bytes(16)))
     assert other.packs == {} and other.present([object_id(1)]) == [False]
     assert not other.is_complete("s", b"generation")
 

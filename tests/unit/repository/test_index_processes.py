@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from unit.repository.making import OURS, found_by, make_pack, object_id, where
 
+from packstone.codec.encryption import Sealer
 from packstone.repository import view
 from packstone.repository.index import Index
 from packstone.storage.local import LocalStorage
@@ -23,7 +24,7 @@ from packstone.storage.local import LocalStorage
 def open_index(tmp_path: Path) -> Any:
     opened: list[Index] = []
 
-    def open_it(owner: bytes = OURS, name: str = "index") -> Index:
+    def open_it(owner: Sealer = OURS, name: str = "index") -> Index:
         index = Index(str(tmp_path / name), owner)
         opened.append(index)
         return index
@@ -36,11 +37,12 @@ def open_index(tmp_path: Path) -> Any:
 OTHER_PROCESS = """
 import sys
 sys.path[:0] = {paths!r}
+from packstone.codec.encryption import Sealer
 from packstone.repository import view
 view._FIRST_MAP = 64 * 1024
 from packstone.repository.index import Index
 from packstone.storage.local import LocalStorage
-index = Index({directory!r}, {owner!r})
+index = Index({directory!r}, Sealer({owner!r}))
 print(index.refresh(LocalStorage({store!r})), flush=True)
 if {hold}:
     sys.stdin.read()
@@ -50,7 +52,11 @@ index.close()
 
 def other_process(directory: Path, store: Path, hold: bool = False) -> subprocess.Popen[str]:
     code = OTHER_PROCESS.format(
-        paths=sys.path, directory=str(directory), owner=OURS, store=str(store), hold=hold
+        paths=sys.path,
+        directory=str(directory),
+        owner=OURS.repository_id,
+        store=str(store),
+        hold=hold,
     )
     words = [sys.executable, "-c", code]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

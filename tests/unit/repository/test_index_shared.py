@@ -20,8 +20,8 @@ import sys
 sys.path[:0] = {paths!r}
 from packstone.repository.index import Index
 from packstone.storage.local import LocalStorage
-from unit.repository.making import make_pack
-index = Index({directory!r}, {owner!r})
+from unit.repository.making import OURS, make_pack
+index = Index({directory!r}, OURS)
 pack = make_pack(LocalStorage({store!r}), [[100, 101]], 100)
 index.add(pack)
 index.flush()
@@ -52,7 +52,7 @@ def test_a_number_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     packs = [make_pack(storage, [[2 * n, 2 * n + 1]], n) for n in range(5)]
     directory = str(tmp_path / "index")
     index = Index(directory, OURS)
-    storage.code = OTHER.format(paths=sys.path, directory=directory, owner=OURS, store=storage.path)
+    storage.code = OTHER.format(paths=sys.path, directory=directory, store=storage.path)
     assert index.refresh(storage) == []
     assert storage.other
     name = pack_name(storage.other)

@@ -9,12 +9,14 @@ from contract.storage_suite import MemoryStorage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.errors import Damaged, ObjectMissing, RepositoryMissing, UnsupportedFormat
 from packstone.repository import layout
 from packstone.repository.layout import Config, State
 
-OURS, SALT = bytes(range(16)), bytes(32)
+OWNER, SALT = bytes(range(16)), bytes(32)
+OURS = Sealer(OWNER)
 FAMILY = bytes(range(32))
 CONFIG = Config(created_ns=1, family=FAMILY, average=4096)
 
@@ -73,7 +75,7 @@ def test_config_comes_back(created_ns: int, power: int, pack_size: int, level: i
     assert layout.check_parameters(config.average, pack_size, level) == ""
     data = sealed(config)
     storage = stored(config=data, config__bak=data)
-    assert layout.read_config(storage, pytest.fail) == (OURS, config)
+    assert layout.read_config(storage, pytest.fail) == (OWNER, False, config)
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"x" * 300, sealed()[:-1], b"\0" + sealed()[1:]])
@@ -82,7 +84,7 @@ def test_the_copy_is_used_and_it_is_said(damage: bytes | None) -> None:
     if damage is not None:
         storage.put("config", damage)
     warnings: list[str] = []
-    assert layout.read_config(storage, warnings.append) == (OURS, CONFIG)
+    assert layout.read_config(storage, warnings.append) == (OWNER, False, CONFIG)
     (warning,) = warnings
     assert "config.bak" in warning
 
@@ -96,13 +98,13 @@ def test_every_flipped_bit_of_config_leads_to_the_copy() -> None:
             changed[at] ^= 1 << bit
             storage = stored(config=bytes(changed), config__bak=data)
             warnings: list[str] = []
-            assert layout.read_config(storage, warnings.append) == (OURS, CONFIG)
+            assert layout.read_config(storage, warnings.append) == (OWNER, False, CONFIG)
             assert warnings
 
 
 def test_a_damaged_copy_is_not_needed() -> None:
     storage = stored(config=sealed(), config__bak=b"")
-    assert layout.read_config(storage, pytest.fail) == (OURS, CONFIG)
+    assert layout.read_config(storage, pytest.fail) == (OWNER, False, CONFIG)
 
 
 def test_both_damaged() -> None:
@@ -150,7 +152,7 @@ def test_state_comes_back(generation: bytes, sweep: bytes | None) -> None:
 def test_state_of_another_kind_or_repository_is_damage() -> None:
     state = layout.encode_state(State(generation=bytes(16)), OURS, SALT)
     with pytest.raises(Damaged):
-        layout.read_state(stored(state=state), bytes(16))
+        layout.read_state(stored(state=state), Sealer(bytes(16)))
     with pytest.raises(Damaged):
         layout.read_state(stored(state=sealed()), OURS)
     with pytest.raises(ObjectMissing):

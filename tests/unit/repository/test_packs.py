@@ -14,6 +14,7 @@ from contract.storage_suite import MemorySpool, MemoryStorage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import checksum
 from packstone.errors import Damaged, PackstoneError, StorageFull, UnsupportedFormat
 from packstone.model import GIB, ObjectType
@@ -29,7 +30,8 @@ from packstone.repository.packs import (
 )
 from packstone.storage.local import LocalStorage
 
-OURS, OTHER, SALT = bytes(range(16)), bytes(16), bytes(range(32))
+OWNER, SALT = bytes(range(16)), bytes(range(32))
+OURS, OTHER = Sealer(OWNER), Sealer(bytes(16))
 MIB = 1 << 20
 few = settings(
     max_examples=settings.default.max_examples // 3,
@@ -114,7 +116,7 @@ def test_what_no_table_names_is_zero() -> None:
     gap = data[first + size + 6 : second]
     assert len(gap) > 4000 and not any(gap)
     assert not any(data[12:16]) and not any(data[80:96])
-    assert data[16:64] == OURS + SALT
+    assert data[16:64] == OWNER + SALT
 
 
 def test_a_pack_says_the_same_whatever_its_records_stand_on() -> None:
@@ -291,13 +293,13 @@ def test_damaged_packs_give_an_error_or_the_truth(
 
 def sealed_footer(rows: Any) -> bytes:
     body = msgspec.msgpack.encode(rows)
-    data = struct.pack("<8sI4x16s32s", b"PKSTFOOT", len(body), OURS, SALT) + body
+    data = struct.pack("<8sI4x16s32s", b"PKSTFOOT", len(body), OWNER, SALT) + body
     return data + checksum(data)
 
 
 def pack_of(rows: Any) -> bytes:
     copy = sealed_footer(rows)
-    head = struct.pack("<8sHBB4x16s32sQQ16x", b"PKSTPACK", 1, 1, 0, OURS, SALT, 128, len(copy))
+    head = struct.pack("<8sHBB4x16s32sQQ16x", b"PKSTPACK", 1, 1, 0, OWNER, SALT, 128, len(copy))
     tail = struct.pack("<8sQQQ", b"PKSTTAIL", 128, len(copy), 192 + len(copy))
     return head + checksum(head) + copy + tail + checksum(tail)
 

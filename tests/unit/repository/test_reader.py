@@ -215,7 +215,7 @@ def shift_records(transaction: Any, objects: Any, packs: Any) -> None:
     """Every record is said to begin a byte later."""
     for key, value in [(bytes(key), bytes(value)) for key, value in transaction.cursor(db=packs)]:
         moved = bytearray(value)
-        for at in range(41, len(moved), 20):
+        for at in range(73, len(moved), 20):
             moved[at] ^= 1
         transaction.put(key, bytes(moved), db=packs)
 

@@ -8,13 +8,13 @@ from random import Random
 
 import pytest
 
+from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import derive
 from packstone.errors import (
     Damaged,
     PackstoneError,
     RepositoryMissing,
     StorageError,
-    UnsupportedFormat,
     UsageError,
 )
 from packstone.repository import layout
@@ -111,7 +111,7 @@ def test_open_refuses_what_is_none(tmp_path: Path) -> None:
 
 
 def replace_config(path: Path, config: Config) -> None:
-    data = layout.encode_config(config, bytes(16), bytes(32))
+    data = layout.encode_config(config, Sealer(bytes(16)), bytes(32))
     for name in ("config", "config.bak"):
         (path / name).write_bytes(data)
 
@@ -124,11 +124,11 @@ def is_free(path: Path) -> bool:
     return True
 
 
-def test_an_encrypted_repository_is_of_a_later_version(tmp_path: Path) -> None:
+def test_a_plain_repository_has_the_plain_family(tmp_path: Path) -> None:
     make(tmp_path / "store")
     family = derive("packstone v1 family fingerprint", bytes(32))
     replace_config(tmp_path / "store", Config(created_ns=1, family=family, average=4096))
-    with pytest.raises(UnsupportedFormat, match="encrypted"):
+    with pytest.raises(Damaged, match="family"):
         ObjectRepository(str(tmp_path / "store"))
     assert is_free(tmp_path / "store"), "who fails holds no lock"
 

@@ -10,6 +10,7 @@ from contract.storage_suite import MemoryStorage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import checksum
 from packstone.errors import Damaged, ObjectMissing, UsageError
@@ -25,7 +26,7 @@ from packstone.repository.snapshots import (
     select,
 )
 
-OURS = bytes(range(16))
+OURS = Sealer(bytes(range(16)))
 ids = st.binary(min_size=32, max_size=32)
 text = st.text(max_size=9)
 snapshots = st.builds(

@@ -1,4 +1,4 @@
-"""What a writer stores: every object once, in records that were decoded before being written."""
+"""What a writer stores: every object once, in records that were decoded before a pack is named."""
 
 from __future__ import annotations
 

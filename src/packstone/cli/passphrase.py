@@ -1,0 +1,115 @@
+"""Where passphrases come from: the environment, a file, a command, or a prompt on a terminal.
+
+Never from the command line, which every user of the machine can read. What was read is passed
+on and kept nowhere; no message quotes it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from packstone.errors import UsageError, WrongPassphrase
+
+# the repository's own, a new one for it, that of the repository a new one is made like
+OWN, NEW, FROM = "PACKSTONE", "PACKSTONE_NEW", "PACKSTONE_FROM"
+_TRIES = 3  # to type the same twice
+
+
+def configured(whose: str = OWN) -> str | bytes | None:
+    """Return the passphrase that the environment leads to, None if it names no source.
+
+    Of several sources the variable itself wins, then the file, then the command. Raises
+    WrongPassphrase when the source gives none.
+    """
+    if value := os.environ.get(f"{whose}_PASSPHRASE"):
+        return value
+    name = f"{whose}_PASSPHRASE_FILE"
+    if path := os.environ.get(name):
+        return from_file(path, name)
+    name = f"{whose}_PASSPHRASE_COMMAND"
+    if command := os.environ.get(name):
+        return _from_command(command, name)
+    return None
+
+
+def from_file(path: str, source: str) -> bytes:
+    """Return what a file holds, but for the newline at its end; `source` is for messages."""
+    try:
+        with open(path, "rb") as file:
+            return _line(file.read(1 << 20), source)
+    except OSError as error:
+        raise WrongPassphrase(f"{source}: cannot read the file: {error.strerror}") from error
+
+
+def _from_command(command: str, source: str) -> bytes:
+    import shlex
+    import subprocess
+
+    try:
+        # Its errors go to the terminal; a prompt of its own may be what it is for.
+        done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, check=False)
+    except (OSError, ValueError) as error:
+        raise WrongPassphrase(f"{source}: cannot run the command: {error}") from error
+    if done.returncode:
+        raise WrongPassphrase(f"{source}: the command ended with {done.returncode}")
+    return _line(done.stdout, source)
+
+
+def _line(data: bytes, source: str) -> bytes:
+    """Return data without the newline that editors and commands put at the end."""
+    line = data.removesuffix(b"\n").removesuffix(b"\r")
+    if not line:
+        raise WrongPassphrase(f"{source}: there is no passphrase in it")
+    return line
+
+
+def can_ask() -> bool:
+    """Return whether there is a person at a terminal; standard input may be a dump."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return sys.stderr.isatty()
+
+
+def ask(prompt: str) -> str:
+    """Ask on the terminal, without echo; raises WrongPassphrase at its end."""
+    import getpass
+
+    try:
+        return getpass.getpass(f"{prompt}: ", sys.stderr)
+    except EOFError as error:
+        raise WrongPassphrase("no passphrase was typed") from error
+
+
+def ask_twice(prompt: str) -> str:
+    """Ask until the same was typed twice in a row; raises UsageError after three tries."""
+    for _ in range(_TRIES):
+        first = ask(prompt)
+        if not first:
+            print("An empty passphrase protects nothing.", file=sys.stderr)
+        elif first == ask(f"{prompt}, again"):
+            return first
+        else:
+            print("They differ.", file=sys.stderr)
+    raise UsageError("no passphrase was typed twice alike", hint="Nothing was changed")
+
+
+def for_open(
+    prompt: str = "Passphrase", whose: str = OWN
+) -> str | bytes | Callable[[], str] | None:
+    """Return the configured passphrase, a question for when one is needed, or None."""
+    found = configured(whose)
+    if found is not None or not can_ask():
+        return found
+    return lambda: ask(prompt)
+
+
+def for_new(prompt: str, whose: str = OWN) -> str | bytes | None:
+    """Return a passphrase to set: a configured one or one typed twice; None without either."""
+    found = configured(whose)
+    if found is not None or not can_ask():
+        return found
+    return ask_twice(prompt)

@@ -1,0 +1,73 @@
+"""What this machine remembers of repositories: which are plain, which encrypted.
+
+Lives in the user's cache directory, away from the storage. Losing it loses a warning, no data.
+"""
+
+from __future__ import annotations
+
+import os
+
+from packstone.codec.hashing import checksum
+from packstone.errors import PackstoneError
+from packstone.storage.local import LocalStorage
+
+
+def cache_directory() -> str:
+    """Return where derived data of repositories goes that must not carry it themselves."""
+    chosen = os.environ.get("PACKSTONE_CACHE_DIR")
+    if chosen:
+        return chosen
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "packstone")
+
+
+def _memory(storage: LocalStorage) -> str:
+    """Return the file that remembers what kind of repository is at a place."""
+    place = checksum(os.fsencode(os.path.realpath(storage.path))).hex()[:32]
+    return os.path.join(cache_directory(), "known", place)
+
+
+def remember(storage: LocalStorage, repository_id: bytes, encrypted: bool) -> None:
+    """Note what is at this place; without a cache to note it in, go on."""
+    path = _memory(storage)
+    noted = f"{'encrypted' if encrypted else 'plain'} {repository_id.hex()}\n"
+    try:
+        if _known(storage) == noted:
+            return
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(path, "w", encoding="ascii") as file:
+            file.write(noted)
+    except OSError:
+        pass
+
+
+def _known(storage: LocalStorage) -> str:
+    try:
+        with open(_memory(storage), encoding="ascii", errors="replace") as file:
+            return file.read(256)
+    except OSError:
+        return ""
+
+
+def refuse_downgrade(storage: LocalStorage, repository_id: bytes, passphrase: object) -> None:
+    """Refuse a plain repository where an encrypted one is expected.
+
+    Whoever can write to the storage could put a plain one there and wait for the next snapshot.
+    Expected is what was here before, and an encrypted one by whoever gives a passphrase, unless
+    this very repository was made or used as a plain one from here.
+    """
+    known = _known(storage)
+    if known.startswith("encrypted "):
+        reason = "an encrypted one was here before"
+        hint = f"If you replaced it yourself, delete {_memory(storage)}"
+    elif isinstance(passphrase, (str, bytes)) and known != f"plain {repository_id.hex()}\n":
+        reason = "a passphrase is configured"
+        hint = "If it is meant to be plain, use it once without any passphrase configured"
+    else:
+        remember(storage, repository_id, encrypted=False)
+        return
+    raise PackstoneError(
+        f"the repository at {storage.url} is not encrypted, but {reason}: nothing was read from "
+        "it or written to it",
+        hint=hint,
+    )
