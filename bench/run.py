@@ -35,7 +35,9 @@ def parse() -> argparse.Namespace:
     add_arguments(parser)
     parser.add_argument("--parts", default=",".join(PARTS), help="which parts, by comma")
     parser.add_argument("--rows", default=",".join(ROWS), help="which rows, by comma")
-    parser.add_argument("--tools", default="packstone,packstone-encrypted,restic,borg,bupstash", help="by comma")
+    parser.add_argument(
+        "--tools", default="packstone,packstone-encrypted,restic,borg,bupstash", help="by comma"
+    )
     parser.add_argument("--repeat", type=int, default=3, help="rounds; medians are shown")
     parser.add_argument("--packstone", type=shlex.split, help="how to call it, if not this one")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where to write")
