@@ -155,12 +155,8 @@ def wrap(
     `salt` is 32 random bytes, new for each slot. Raises UsageError for a cost out of bounds.
     """
     check_new(passphrase, cost)
-    try:
-        size = len(label.encode())
-    except UnicodeEncodeError as error:
-        raise UsageError("a label is text, and this is not UTF-8") from error
-    if size > MAX_LABEL:
-        raise UsageError(f"a label has {size} bytes, the limit is {MAX_LABEL}")
+    if not label.isprintable() or len(label.encode()) > MAX_LABEL:
+        raise UsageError(f"a label is printable text of {MAX_LABEL} bytes at most")
     key, check = _derive(passphrase_bytes(passphrase), salt, cost)
     bound = _bound(repository_id, created_ns, role, label)
     return KeySlot(
