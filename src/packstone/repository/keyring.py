@@ -163,11 +163,7 @@ def store_slot(
 
     The slot is opened again before it is written: one that does not open would lock out its user.
     """
-    if not replacing and len(read_slots(storage, repository_id)[0]) >= MAX_SLOTS:
-        raise UsageError(
-            f"there are {MAX_SLOTS} key slots, and no more are tried",
-            hint="Remove one first: packstone key remove",
-        )
+    _check_room(read_slots(storage, repository_id)[0], cost, replacing)
     slot = wrap(
         secrets,
         passphrase,
@@ -190,6 +186,17 @@ def store_slot(
         )
     storage.put(key_name(slot_id), data)
     return slot_id
+
+
+def _check_room(slots: Sequence[StoredSlot], cost: Argon2, replacing: bool) -> None:
+    """Raise UsageError where one more slot would keep another from being tried."""
+    spent = sorted([*(_cost(stored.slot) for stored in slots), cost.time * cost.memory // KIB])
+    full = len(slots) >= MAX_SLOTS and not replacing
+    if full or sum(spent[:-1]) > MAX_SPENT:
+        raise UsageError(
+            f"there are {len(slots)} key slots; with one more some would never be tried",
+            hint="Remove one first: packstone key remove; or let this one cost less",
+        )
 
 
 def remove_slot(storage: LocalStorage, repository_id: bytes, slot_id: str) -> None:

@@ -218,7 +218,6 @@ def test_a_wrong_index_costs_a_rebuild_and_nothing_else(
     assert len(again.warnings) <= 1 and all("index" in text for text in again.warnings)
 
 
-@pytest.mark.xfail(reason="`index/location` is believed, whoever wrote it")
 def test_storage_does_not_choose_where_the_index_goes(
     repository: ObjectRepository, location: str
 ) -> None:
