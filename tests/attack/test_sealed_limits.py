@@ -30,6 +30,7 @@ from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import Hasher
 from packstone.model import ObjectType
+from packstone.repository import keyring
 from packstone.repository.repository import ObjectRepository
 
 MIB = 1 << 20
@@ -216,7 +217,7 @@ def test_ten_thousand_files_in_keys(place: Path, original: Path, kind: str) -> N
 
 
 def test_ten_thousand_cheap_slots(place: Path) -> None:
-    """Each takes an Argon2id of its own; no more than some are tried, and the opener says so."""
+    """Each takes an Argon2id of its own, and still nobody is held up for long."""
     for _ in range(10_000):
         forge_slot(place)
 
@@ -233,6 +234,23 @@ def test_many_cheap_slots_do_not_make_a_passphrase_wrong(place: Path) -> None:
         forge_slot(place)
     said = limited(place)
     assert said["opened"] or not said["error"].startswith("WrongPassphrase")
+
+
+def test_slots_that_cost_too_much_together(
+    place: Path, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more are tried than the limit allows, and it is not said that the passphrase is wrong.
+
+    The limit is made small here: at its own it takes ten seconds.
+    """
+    for _ in range(50):
+        forge_slot(place)
+    assert limited(place)["opened"], "the control: all of them are within the limit"
+    assert_good(place, original)
+    monkeypatch.setattr(keyring, "MAX_SPENT", 20 * 8)
+    for passphrase in (PASSPHRASE, "another passphrase"):
+        said = limited(place, passphrase)
+        assert said["error"].startswith("Damaged") and "not tried" in said["error"]
 
 
 # -- with the keys --------------------------------------------------------------------------
@@ -271,6 +289,7 @@ BOMBS: dict[str, tuple[bytes, int]] = {
     "a window of a gigabyte": (bomb(16 * MIB, window=30), len(DATA)),
     "two frames": (FRAME + FRAME, 2 * len(DATA)),
     "nothing": (b"", len(DATA)),
+    "other bytes of the same size": (zstandard.ZstdCompressor().compress(b"x" * 5000), 5000),
 }
 
 
