@@ -26,6 +26,7 @@ from blake3 import blake3
 
 from packstone.chunking.chunker import Chunker, ChunkerParams
 from packstone.codec import _delta
+from packstone.codec.compression import Compressor
 from packstone.codec.delta import DeltaCoder
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.model import KIB
@@ -198,7 +199,7 @@ def copies_then_prefix(level: int, count: int) -> Coder:
 
 def packstone(level: int) -> Coder:
     """What packstone does: bases one by one while they pay, plain where no delta does."""
-    coder, whole = DeltaCoder(level), plain(level)
+    coder, whole = DeltaCoder(Compressor(level)), plain(level)
 
     def code(chunk: bytes, bases: Sequence[bytes]) -> tuple[bytes, int, Decode | None]:
         delta = coder.encode(chunk, bases)

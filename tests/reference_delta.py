@@ -64,6 +64,9 @@ def take_number(data: bytes, place: int) -> tuple[int, int]:
 ANCHOR = 32
 STRIDE = 16
 SKIP = 4096
+SAMPLES = 16
+SAMPLE_SIZE = 2048
+LONG_SEARCH = 65536
 FACTORS = (0x243F6A8885A308D3, 0x13198A2E03707345, 0xA4093822299F31D1, 0x082EFA98EC4E6C89)
 
 
@@ -103,7 +106,11 @@ def find_edits(chunk: bytes, text: bytes) -> Iterator[Edit]:
     while run < len(chunk):
         found = None if anchors else near(chunk, text, run, copied_to)
         if not found:
-            anchors = anchors or Anchors(text)
+            if not anchors:
+                anchors = Anchors(text)
+                if not promising(chunk, text, run, anchors):
+                    yield Edit(chunk[run:], 0, 0)
+                    return
             found = anywhere(chunk, text, run, copied_to, anchors)
         if not found:
             yield Edit(chunk[run:], 0, 0)
@@ -135,6 +142,15 @@ def near(chunk: bytes, text: bytes, run: int, copied_to: int) -> tuple[int, int]
     return None
 
 
+def promising(chunk: bytes, text: bytes, run: int, anchors: Anchors) -> bool:
+    left = len(chunk) - run
+    return left < LONG_SEARCH or any(
+        anchors.at(chunk, run + left // SAMPLES * sample + place, text) is not None
+        for sample in range(SAMPLES)
+        for place in range(SAMPLE_SIZE)
+    )
+
+
 def anywhere(
     chunk: bytes, text: bytes, run: int, copied_to: int, anchors: Anchors
 ) -> tuple[int, int] | None:
@@ -142,8 +158,8 @@ def anywhere(
         along = copied_to + place - run
         if same(chunk, place, text, along):
             return place, along
-        start = anchors.find(chunk[place : place + ANCHOR])
-        if start is not None and same(chunk, place, text, start):
+        start = anchors.at(chunk, place, text)
+        if start is not None:
             return place, start
     return None
 
@@ -164,5 +180,7 @@ class Anchors:
         total = sum(word * factor for word, factor in zip(words, FACTORS, strict=True))
         return total % (1 << 64) >> (64 - self.bits)
 
-    def find(self, wanted: bytes) -> int | None:
-        return self.slots.get(self.slot(wanted))
+    def at(self, chunk: bytes, place: int, text: bytes) -> int | None:
+        """Return where the text has the 32 bytes of the chunk at `place`."""
+        start = self.slots.get(self.slot(chunk[place : place + ANCHOR]))
+        return start if start is not None and same(chunk, place, text, start) else None

@@ -135,7 +135,7 @@ def run_delta(each: dict[str, Any]) -> None:
     payload = bytes.fromhex(each["data"])
     bases = [bytes.fromhex(base) for base in each["bases"]]
     for buffer in (payload, bytearray(payload), memoryview(payload)):
-        chunk = DeltaCoder(3).decode(each["codec"], buffer, bases, each["raw_size"])
+        chunk = DeltaCoder(Compressor(3)).decode(each["codec"], buffer, bases, each["raw_size"])
         assert chunk.hex() == each["chunk"]
 
 

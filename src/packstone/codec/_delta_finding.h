@@ -3,6 +3,7 @@
  * The search runs along chunk and base with a wide compare. At a mismatch it looks for the next 32
  * bytes that the base has too: close by first, then in a table of the base's anchors, which are
  * the 32 bytes at every 16th place. So 47 bytes in common are found wherever they were moved from.
+ * Before a long search samples tell whether there is anything to find: a base may be the wrong one.
  */
 #ifndef PACKSTONE_DELTA_FINDING_H
 #define PACKSTONE_DELTA_FINDING_H
@@ -14,6 +15,9 @@
 #define ANCHOR ((size_t)32)
 #define STRIDE ((size_t)16)
 #define SKIP ((size_t)4096) /* how far to look close by: some rows */
+#define SAMPLES ((size_t)16)
+#define SAMPLE_SIZE ((size_t)2 << 10)
+#define LONG_SEARCH ((size_t)64 << 10)
 
 static const char no_memory[] = "out of memory";
 
@@ -149,6 +153,25 @@ static int find_near(const struct search *search, size_t *place, size_t *from)
     return 0;
 }
 
+/* Return whether samples of what is left of the chunk, if that is much, are anywhere in the base.
+ * Where half of it is, they miss that once in 65,536 times; where less is, a delta is of no use.
+ */
+static int promising(const struct search *search)
+{
+    size_t left = search->size - search->run, from;
+
+    if (left < LONG_SEARCH)
+        return 1;
+    for (size_t i = 0; i < SAMPLES; i++) {
+        const unsigned char *sample = search->chunk + search->run + left / SAMPLES * i;
+        for (size_t at = 0; at < SAMPLE_SIZE; at++) {
+            if (look_up(&search->table, search->base, sample + at, &from))
+                return 1;
+        }
+    }
+    return 0;
+}
+
 /* Find the next copy anywhere; bytes replaced in place come first. */
 static int find_anywhere(const struct search *search, size_t *place, size_t *from)
 {
@@ -176,8 +199,11 @@ static const char *find_in_one(const unsigned char *chunk, size_t size, const un
 
     while (!problem && search.run < size) {
         if (search.table.slots || !find_near(&search, &place, &from)) {
-            if (!search.table.slots && (problem = build_table(&search.table, base, base_size)))
-                break;
+            if (!search.table.slots) {
+                problem = build_table(&search.table, base, base_size);
+                if (problem || !promising(&search))
+                    break;
+            }
             if (!find_anywhere(&search, &place, &from))
                 break;
         }

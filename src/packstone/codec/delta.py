@@ -25,9 +25,8 @@ DELTA_CODECS = frozenset((DELTA, DELTA_ZSTD))
 
 MAX_BASES = 3
 
-# What is left after all copies is a few percent of the data: a better level costs next to nothing
-# (measured in bench/delta_coders.py).
-_LEVEL = 6
+# With a larger share than one part in this of new bytes, a delta saves less than half.
+_MOST_NEW = 2
 
 # A body of this share of the chunk is as good as it gets: no further base is asked for.
 _ENOUGH = 32
@@ -51,32 +50,38 @@ class Delta(NamedTuple):
 class DeltaCoder:
     """Encode chunks against bases and decode them; safe to share between threads."""
 
-    def __init__(self, level: int) -> None:
-        """Take the repository's zstd level; bodies are never compressed at a lower one than 6."""
-        self._compressor = Compressor(max(level, _LEVEL))
-        self._plain = Compressor(level)
+    def __init__(self, compressor: Compressor) -> None:
+        self._compressor = compressor
 
     def encode(self, chunk: Buffer, bases: Iterable[Buffer]) -> Delta | None:
         """Return the delta of a chunk, or None if more than half of it is in none of the bases.
 
         The likeliest base comes first. The next is taken from `bases`, which may decode it only
-        then, when those before leave more than a little; bases of no use are left out.
+        then, when those before leave more than a little. Bases of no use are left out; at most
+        three are used, and a caller who has more to offer decides how many are worth a try.
         """
-        used: list[Buffer] = []
+        used: list[tuple[int, Buffer]] = []
         body = b""
-        copied: tuple[int, ...] = ()
-        for base in bases:
-            used.append(base)
-            body, copied = _delta.encode(chunk, used)
+        for offered in enumerate(bases):
+            trial = [*used, offered]
+            found, copied = _delta.encode(chunk, [base for _, base in trial])
+            useful = [
+                each
+                for each, size in zip(trial, copied, strict=True)
+                if size * _MIN_SHARE >= len(chunk)
+            ]
+            if not useful or useful[-1] is not offered:
+                continue
+            if len(useful) < len(trial):
+                found, _ = _delta.encode(chunk, [base for _, base in useful])
+            used, body = useful, found
             if len(body) * _ENOUGH <= len(chunk) or len(used) == MAX_BASES:
                 break
-        keep = [place for place, size in enumerate(copied) if size * _MIN_SHARE >= len(chunk)]
-        if keep and len(keep) < len(used):
-            body, _copied = _delta.encode(chunk, [used[place] for place in keep])
-        if not keep or len(body) * 2 > len(chunk):
+        if not used or len(body) * _MOST_NEW > len(chunk):
             return None
         codec, payload = self._compressor.encode(body)
-        return Delta(DELTA if codec == STORED else DELTA_ZSTD, payload, tuple(keep), len(body))
+        places = tuple(place for place, _ in used)
+        return Delta(DELTA if codec == STORED else DELTA_ZSTD, payload, places, len(body))
 
     def estimate(self, chunk: Buffer) -> int:
         """Return about how many bytes the whole chunk would take, from samples of it.
@@ -86,12 +91,12 @@ class DeltaCoder:
         """
         view = memoryview(chunk)
         if len(view) <= _SAMPLES * _SAMPLE_SIZE:
-            return len(self._plain.encode(view)[1])
+            return len(self._compressor.encode(view)[1])
         step = (len(view) - _SAMPLE_SIZE) // (_SAMPLES - 1)
         sample = b"".join(
             view[place * step : place * step + _SAMPLE_SIZE] for place in range(_SAMPLES)
         )
-        return len(self._plain.encode(sample)[1]) * len(view) // len(sample)
+        return len(self._compressor.encode(sample)[1]) * len(view) // len(sample)
 
     def decode(self, codec: int, payload: Buffer, bases: Sequence[Buffer], raw_size: int) -> bytes:
         """Return the chunk that a delta makes from the raw bytes of its bases.

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from reference_delta import number_bytes
 
 from packstone.codec import _delta
-from packstone.codec.compression import MAX_RAW_SIZE
+from packstone.codec.compression import MAX_RAW_SIZE, Compressor
 from packstone.codec.delta import DELTA, DELTA_ZSTD, MAX_BASES, DeltaCoder
 from packstone.errors import Damaged, UnsupportedFormat
 
 MIB = 1 << 20
-CODER = DeltaCoder(3)
+CODER = DeltaCoder(Compressor(3))
 
 
 def text(seed: int, size: int) -> bytes:
@@ -144,6 +144,14 @@ def test_the_reference_finds_the_same_copies_in_what_repeats(
     assert _delta.encode(chunk, [base])[0] == reference_delta.encode(chunk, [base])
 
 
+@pytest.mark.parametrize("shared", [0, 30, 3000, 40_000])
+def test_the_reference_gives_up_in_the_same_place(shared: int) -> None:
+    """A long search is begun only where samples promise something."""
+    old = noise(1, 50_000)
+    chunk = old[:1000] + noise(2, 70_000) + old[3000 : 3000 + shared]
+    assert _delta.encode(chunk, [old])[0] == reference_delta.encode(chunk, [old])
+
+
 # -- what is found ----------------------------------------------------------------------------
 
 
@@ -183,6 +191,8 @@ def test_bases_of_no_use_are_left_out() -> None:
     delta = CODER.encode(old, [other, old])
     assert delta is not None and delta.bases == (1,)
     assert CODER.decode(delta.codec, delta.payload, [old], len(old)) == old
+    later = CODER.encode(old, [other, noise(4, 9000), noise(5, 9000), noise(6, 9000), old])
+    assert later is not None and later.bases == (4,)
     halves = CODER.encode(old[20_000:] + other[:60_000], [old, noise(3, 5000), other])
     assert halves is not None and halves.bases == (0, 2)
 
@@ -194,6 +204,17 @@ def test_a_chunk_that_is_mostly_new_has_no_delta() -> None:
     assert CODER.encode(old[:55_000] + new[:45_000], [old]) is not None
     assert CODER.encode(b"", [old]) is None
     assert CODER.encode(old, []) is None
+
+
+def test_half_a_chunk_is_found_wherever_it_is() -> None:
+    old, new = noise(1, 100_000), noise(2, 100_000)
+    for chunk in (
+        old[60_000:] + new[:36_000],
+        new[:36_000] + old[60_000:],
+        new[:18_000] + old[60_000:] + new[18_000:36_000],
+        b"".join(new[n : n + 90] + old[n : n + 100] for n in range(0, 100_000, 100)),
+    ):
+        assert CODER.encode(chunk, [old]) is not None
 
 
 def test_the_estimate_is_near() -> None:
@@ -340,9 +361,10 @@ def test_bombs_take_no_memory() -> None:
     ]
     code = f"""
 import resource, sys
+from packstone.codec.compression import Compressor
 from packstone.codec.delta import DeltaCoder
 from packstone.errors import Damaged
-coder = DeltaCoder(3)
+coder = DeltaCoder(Compressor(3))
 with open("/proc/self/statm") as statm:
     now = int(statm.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (now + {MAX_RAW_SIZE // 2}, now + {MAX_RAW_SIZE // 2}))
