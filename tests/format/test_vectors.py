@@ -17,7 +17,7 @@ import pytest
 
 from packstone.chunking._kernel import siphash24
 from packstone.codec.compression import Compressor
-from packstone.codec.encryption import Sealer
+from packstone.codec.delta import DeltaCoder
 from packstone.codec.envelope import Kind, open_envelope
 from packstone.codec.hashing import Hasher, checksum, plain_family
 from packstone.errors import Damaged, UnsupportedFormat
@@ -132,6 +132,14 @@ def run_record(each: dict[str, Any]) -> None:
         assert bytes(raw) == (b"hello" if each["raw_size"] == 5 else b"x" * each["raw_size"])
 
 
+def run_delta(each: dict[str, Any]) -> None:
+    payload = bytes.fromhex(each["data"])
+    bases = [bytes.fromhex(base) for base in each["bases"]]
+    for buffer in (payload, bytearray(payload), memoryview(payload)):
+        chunk = DeltaCoder(Compressor(3)).decode(each["codec"], buffer, bases, each["raw_size"])
+        assert chunk.hex() == each["chunk"]
+
+
 def run_tree_page(each: dict[str, Any]) -> None:
     level, rows = decode_page(bytes.fromhex(each["data"]))
     assert all(isinstance(row, Entry) == (level == 0) for row in rows)
@@ -163,6 +171,7 @@ RUN: dict[str, Callable[[dict[str, Any]], None]] = {
     "feature": run_feature,
     "pack": run_pack,
     "record": run_record,
+    "delta": run_delta,
     "tree page": run_tree_page,
     "entry": run_entry,
     "chunk-list page": run_list_page,
