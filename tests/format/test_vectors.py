@@ -18,6 +18,7 @@ import pytest
 from packstone.chunking._kernel import siphash24
 from packstone.codec.compression import Compressor
 from packstone.codec.delta import DeltaCoder
+from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, open_envelope
 from packstone.codec.hashing import Hasher, checksum, plain_family
 from packstone.errors import Damaged, UnsupportedFormat
@@ -111,7 +112,7 @@ def run_snapshot(each: dict[str, Any]) -> None:
 
 
 def run_feature(each: dict[str, Any]) -> None:
-    storage = Names(**{"features/delta": bytes.fromhex(each["data"])})
+    storage = Names(**{"features/parity": bytes.fromhex(each["data"])})
     check_features(storage, sealer_of(each), writing=each["writing"])  # type: ignore[arg-type]
 
 
