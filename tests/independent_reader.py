@@ -1,39 +1,46 @@
-"""Restore a snapshot with nothing but docs/format.md.
+"""Restore a snapshot with nothing but docs/format.md: a second reader, without an index.
 
-Lives here: a second reader of the format, version 1, that imports nothing of the package and knows
-no index. Never here: writing to a repository, speed, partial restores, paths above PATH_MAX.
+Use: PACKSTONE_PASSPHRASE=… python tests/independent_reader.py REPOSITORY SNAPSHOT-ID TARGET
+Never here: imports of the package, writing, speed, partial restores, paths above PATH_MAX.
 Invariant: every byte it restores was hashed and compared with the id that named it.
-Use: python tests/independent_reader.py REPOSITORY SNAPSHOT-ID TARGET
 """
 
-from __future__ import annotations
-
+import base64
 import functools
 import os
-import re
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+import unicodedata
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import zstandard
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESGCMSIV
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-CHUNK, TREE, LIST, MIB = 1, 2, 3, 1 << 20
+CHUNK, TREE, LIST, MIB, HEX = 1, 2, 3, 1 << 20, "[0-9a-f]" * 64
+ID_KEYS = ["", "id chunk", "id tree", "id chunk list"]  # §2, by type of the object
 Row = tuple[int, int, int, int, bytes, bytes, list[bytes], int, int]  # §4: a record in a footer
 EntryRow = tuple[bytes, int, int, int, int, int, int, int, Any, dict[str, Any] | None]  # §6
-ListPage = tuple[int, bytes, list[int]]
+SLOT_KEYS = "kdf time memory lanes salt check wrapped created_ns role label".split()  # §11
 
 
-class Refused(Exception):
-    """Something is not exactly what docs/format.md says."""
+def need(value: Any, message: str) -> Any:
+    if not value:
+        raise ValueError(message)
+    return value
 
 
-def need(condition: object, message: str) -> None:
-    if not condition:
-        raise Refused(message)
+def first_good(attempt: Any, ways: Any) -> Any:  # what is refused on all ways, is None
+    for way in ways:
+        try:
+            return attempt(*way)
+        except Exception as error:  # of whichever library, it is refused
+            print(f"{way[0]}: {error!r}", file=sys.stderr)
+    return None
 
 
 def unpack(data: bytes, shape: Any = Any) -> Any:
@@ -46,120 +53,133 @@ def derive(context: str, material: bytes) -> bytes:
     return blake3(material, derive_key_context=f"packstone v1 {context}").digest()
 
 
-DAMAGE = (Refused, msgspec.MsgspecError, zstandard.ZstdError, struct.error)
-FAMILY = derive("plain family", b"")  # §2
-ID_KEYS = [b"", *(derive(f"id {name}", FAMILY) for name in ("chunk", "tree", "chunk list"))]
+def unseal(key: bytes, data: bytes, about: bytes, number: int | None = None) -> bytes:
+    """Open (§10) a record, which has a number, or what is padded."""
+    data = AESGCM(key).decrypt((number or 0).to_bytes(12, "little"), data, about)
+    end = 4 + int.from_bytes(data[:4], "little")
+    step = 1 << (exponent := end.bit_length() - 1) - exponent.bit_length()
+    sound = len(data) == -(-end // step) * step and not any(data[end:])
+    need(sound or number is not None, "padding")
+    return data[4:end] if number is None else data
 
 
-def open_envelope(data: bytes, kind: int, repository_id: bytes | None) -> tuple[bytes, Any]:
-    """Return repository id and payload of a small object (§3)."""
-    need(96 <= len(data) <= 96 + 16 * MIB and data[:8] == b"PKSTNOBJ", "not an envelope")
-    version, found, mode, size = struct.unpack_from("<HBBI", data, 8)
-    need(version == 1 and mode == 0, f"unsupported: envelope version {version}, mode {mode}")
-    need(len(data) == 96 + size and found == kind, "envelope of another length or kind")
-    need(repository_id in (None, data[16:32]), "envelope of another repository")
-    need(blake3(data[:-32]).digest() == data[-32:], "envelope does not match its checksum")
-    return data[16:32], unpack(data[64:-32])
+def open_envelope(data: bytes, kind: int, owner: bytes, sealing: bytes | None) -> Any:
+    """Return the payload of a small object (§3); there is a sealing secret, or all is plain."""
+    need(len(data) <= 96 + 16 * MIB and blake3(data[:-32]).digest() == data[-32:], "checksum")
+    mode = 0 if sealing is None or kind == 6 else 2 if kind in (1, 4) else 1
+    start = struct.pack("<8sHBBI16s", b"PKSTNOBJ", 1, kind, mode, len(data) - 96, owner)
+    need(data[:32] == start, f"unsupported, or not an envelope of this kind: {data[:32]}")
+    head, field = data[:64], data[64:-32]
+    if mode == 1:
+        field = unseal(derive("object key", sealing + head[32:]), field, head)
+    elif mode == 2:
+        key, field, tag = derive("object authentication", sealing), field[:-32], field[-32:]
+        need(blake3(head + field, key=key).digest() == tag, "not authentic")
+    return unpack(field)
+
+
+def passphrase_bytes(given: bytes) -> bytes:
+    try:
+        given = unicodedata.normalize("NFC", given.decode()).encode()
+    except UnicodeDecodeError:
+        return given
+    digits = given.upper().translate(bytes.maketrans(b"018", b"OIB"), b" -")
+    fits = base64.b32encode(blake3(digits[:32]).digest())[:4] == digits[32:]
+    return digits if fits and not digits.strip(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") else given
+
+
+def open_slot(data: bytes, owner: bytes, passphrase: bytes) -> bytes:
+    """Return family and sealing secret from a key slot (§11)."""
+    slot = open_envelope(data, 6, owner, None)
+    need(list(slot) == SLOT_KEYS, "slot with other keys")
+    kdf, time, memory, lanes, salt, *rest = slot.values()
+    need((kdf, *map(len, [salt, *rest[:2]])) == ("argon2id", 32, 32, 80), "slot of another kind")
+    need(1 <= time <= 32 and 1 <= lanes <= 64 and 8 * lanes <= memory <= MIB, "Argon2 parameters")
+    argon2 = Argon2id(salt=salt, length=64, iterations=time, lanes=lanes, memory_cost=memory)
+    key, (check, wrapped, *about) = argon2.derive(passphrase), rest
+    need(key[32:] == check, "another passphrase")
+    about = b"packstone v1 key slot" + owner + msgspec.msgpack.encode(about)
+    return AESGCMSIV(key[:32]).decrypt(bytes(12), wrapped, about)
 
 
 class Reader:  # of one repository: where every object lies according to the footers
     def __init__(self, root: str) -> None:
-        self.root = root
-        try:
-            self.repository_id, config = open_envelope(self.read("config"), 1, None)
-        except (*DAMAGE, FileNotFoundError) as error:
-            print(f"config: {error}; config.bak is used", file=sys.stderr)
-            self.repository_id, config = open_envelope(self.read("config.bak"), 1, None)
-        need(config["family"] == derive("family fingerprint", FAMILY), "not the plain family")
+        self.read = functools.lru_cache(4)(lambda name: Path(root, name).read_bytes())
+        self.slots = [[f"keys/{path.name}"] for path in Path(root, "keys").glob(HEX)]
+        need(first_good(self.config, [["config"], ["config.bak"]]), "no config")
         for name in os.listdir(f"{root}/features"):  # §8
-            payload = open_envelope(self.read(f"features/{name}"), 4, self.repository_id)[1]
+            payload = open_envelope(self.read(f"features/{name}"), 4, self.owner, self.sealing)
             need(payload["need"] in ("write", "ignore"), f"unsupported: feature {name}")
-        self.places: dict[tuple[int, bytes], list[tuple[str, Row, int, int]]] = {}
-        for folder in [f"packs/{first:02x}" for first in range(256)]:
-            for name in os.listdir(f"{root}/{folder}"):
-                if re.fullmatch("[0-9a-f]{64}", name):
-                    self._learn(f"{folder}/{name}")
-        self.decode = functools.lru_cache(32)(self._decode)
+        self.places: dict[tuple[int, bytes], list[tuple[Any, ...]]] = {}  # of an object
+        for path in Path(root, "packs").glob("[0-9a-f][0-9a-f]/" + HEX):
+            pack, last = str(path.relative_to(root)), path.stat().st_size - 64
+            first_good(self.learn, [(pack, 0, 128), (pack, last, 64)])
 
-    def read(self, name: str, offset: int = 0, size: int = -1) -> bytes:
-        with open(f"{self.root}/{name}", "rb") as file:
-            file.seek(offset)
-            return file.read(size)
+    def config(self, name: str) -> bool:
+        """Learn the repository's id and secrets; without a sealing secret it is plain."""
+        data, secrets = self.read(name), derive("plain family", b"")
+        self.owner = data[16:32]
+        if data[11:12] != b"\0":
+            secrets = need(first_good(self.unlock, self.slots), "no slot opens with the passphrase")
+        self.family, self.sealing = secrets[:32], secrets[32:] or None
+        stated = open_envelope(data, 1, self.owner, self.sealing)["family"]
+        return need(stated == derive("family fingerprint", self.family), "of another family")
 
-    def _learn(self, pack: str) -> None:
-        """Note the places of a pack's objects, from whichever footer can be read (§4)."""
-        for find in (self._header, self._trailer):
-            try:
-                kind, *where = find(pack)
-                rows = self._footer(pack, *where)
-            except DAMAGE as error:
-                print(f"{pack}: {error}", file=sys.stderr)
-                continue
-            for row in rows:
-                begin = 0
-                for object_id, size, type_ in struct.iter_unpack("<32sIB", row[4]):
-                    need(kind in (None, 1 if type_ == CHUNK else 2), "type in a wrong pack")
-                    self.places.setdefault((type_, object_id), []).append((pack, row, begin, size))
-                    begin += size
-            return
+    def unlock(self, name: str) -> bytes:
+        slot, passphrase = self.read(name), os.environb.get(b"PACKSTONE_PASSPHRASE", b"")
+        need(name[5:] == blake3(slot).hexdigest(), "slot does not match its name")
+        return open_slot(slot, self.owner, passphrase_bytes(passphrase))
 
-    def _header(self, pack: str) -> tuple[Any, ...]:
-        data = self.read(pack, 0, 128)
-        need(data[:8] == b"PKSTPACK" and blake3(data[:96]).digest() == data[96:], "bad header")
-        version, kind, mode, zero = struct.unpack_from("<HBBI", data, 8)
-        need((version, mode) == (1, 0), f"unsupported: pack version {version}, mode {mode}")
-        need(kind in (1, 2) and zero == 0 and not any(data[80:96]), "impossible header")
-        return kind, *struct.unpack_from("<QQ", data, 64), data[32:64]
-
-    def _trailer(self, pack: str) -> tuple[Any, ...]:
-        whole = os.stat(f"{self.root}/{pack}").st_size
-        data = self.read(pack, max(whole - 64, 0))
-        need(data[:8] == b"PKSTTAIL" and blake3(data[:32]).digest() == data[32:], "bad trailer")
-        offset, size, stated = struct.unpack_from("<QQQ", data, 8)
-        need(stated == whole, f"pack has {whole} bytes, not {stated}")
-        return None, offset, size, None  # only the header states kind and salt
-
-    def _footer(self, pack: str, offset: int, size: int, salt: bytes | None) -> list[Row]:
-        need(96 <= size <= 256 * MIB + 96, "footer of an impossible size")
-        data = self.read(pack, offset, size)
-        need(data[:8] == b"PKSTFOOT" and blake3(data[:-32]).digest() == data[-32:], "bad footer")
-        need(struct.unpack_from("<II", data, 8) == (size - 96, 0), "footer of another size")
-        need(data[16:32] == self.repository_id, "pack of another repository")
-        need(salt in (None, data[32:64]), "footer of another pack")
-        rows: list[Row] = unpack(data[64:-32], list[Row])
-        end = 128
-        for begin, stored_size, raw_size, codec, objects, keys, bases, depth, lineage in rows:
+    def learn(self, pack: str, start: int, size: int) -> None:  # by way of header or trailer (§4)
+        part = (whole := self.read(pack))[start : start + size]
+        need(blake3(part[:-32]).digest() == part[-32:], "checksum of header or trailer")
+        offset, size = struct.unpack_from("<QQ", part, 64 if start == 0 else 8)
+        data = whole[offset : offset + size]
+        need(size <= 256 * MIB + 96 and blake3(data[:-32]).digest() == data[-32:], "footer")
+        head, body, mode = data[:64], data[64:-32], 0 if self.sealing is None else 1
+        need(head[:32] == b"PKSTFOOT" + struct.pack("<II", size - 96, 0) + self.owner, "footer")
+        starts = [b"PKSTPACK" + bytes((1, 0, k, mode)) + bytes(4) + head[16:] for k in range(3)]
+        if self.sealing is not None:
+            body = unseal(derive("footer key", self.sealing + head[32:]), body, starts[0] + head)
+        rows, end = unpack(body, list[Row]), 128
+        types = {type_ for row in rows for _, _, type_ in struct.iter_unpack("<32sIB", row[4])}
+        need(types in ({CHUNK}, {TREE}, {LIST}, {TREE, LIST}), "types that are no pack's")
+        prefix = starts[1 if types == {CHUNK} else 2]
+        header = prefix + struct.pack("<QQ16x", offset, size)
+        trailer = struct.pack("<8sQQQ", b"PKSTTAIL", offset, size, len(whole))
+        need(part[:-32] == (trailer if start else header), "unsupported, or of another pack")
+        for number, row in enumerate(rows):
+            begin, stored_size, raw_size, codec, objects, keys, bases, depth, lineage = row
             need(codec in (0, 1) and not (bases or depth or lineage), f"unsupported codec {codec}")
             need(begin >= end and stored_size >= 0, "records overlap or are out of order")
             need(0 < len(objects) <= 37 * 65536 and len(keys) in (0, 16), "impossible record")
-            sizes = sum(row[1] for row in struct.iter_unpack("<32sIB", objects))
-            need(sizes == raw_size <= 64 * MIB, "sizes do not add up")
-            end = begin + stored_size
-        return rows
+            end, at = begin + stored_size, 0
+            for object_id, size, type_ in struct.iter_unpack("<32sIB", objects):
+                place = pack, prefix, number, row[:4], at, size
+                self.places.setdefault((type_, object_id), []).append(place)
+                at += size
+            need(at == raw_size <= 64 * MIB, "sizes do not add up")
 
-    def _decode(self, pack: str, offset: int, size: int, raw_size: int, codec: int) -> bytes:
-        data = self.read(pack, offset, size)
-        if codec == 1:
-            frame = zstandard.get_frame_parameters(data)
-            need(frame.content_size == raw_size and not frame.dict_id, "frame of another size")
-            need(frame.window_size <= 64 * MIB, "window above the limit")
-            data = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
-        need(len(data) == raw_size, "record of another size")
-        return data
+    def load(self, type_: int, object_id: bytes) -> bytes:  # from any place, if the hash says so
+        def get(pack: str, prefix: bytes, number: int, row: Any, at: int, size: int) -> bytes:
+            offset, stored_size, raw_size, codec = row
+            data = self.read(pack)[offset : offset + stored_size]
+            if self.sealing is not None:
+                about = prefix + struct.pack("<QIIB", number, raw_size, stored_size, codec)
+                data = unseal(derive("record key", self.sealing + prefix[32:]), data, about, number)
+            if codec == 1:
+                frame = zstandard.get_frame_parameters(data)
+                need(frame.content_size == raw_size and frame.window_size <= 64 * MIB, "frame")
+                data = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+            need(len(data) == raw_size, "record of another size")
+            key, data = derive(ID_KEYS[type_], self.family), data[at : at + size]
+            need(blake3(data, key=key).digest() == object_id, "another hash")
+            return data
 
-    def load(self, type_: int, object_id: bytes) -> bytes:
-        """Return an object; every place is as good as any other (§4), if the hash says so (§2)."""
-        for pack, row, begin, size in self.places.get((type_, object_id), ()):
-            try:
-                data = self.decode(pack, *row[:4])[begin : begin + size]
-                need(blake3(data, key=ID_KEYS[type_]).digest() == object_id, "another hash")
-                return data
-            except DAMAGE as error:
-                print(f"{pack} at {row[0]}: {error}", file=sys.stderr)
-        raise Refused(f"object {object_id.hex()} of type {type_} is missing")
+        found = first_good(get, self.places.get((type_, object_id), ()))
+        return need(found, f"object {object_id.hex()} of type {type_} is missing")
 
-    def entries(self, page_id: bytes, level: int | None = None) -> Iterator[EntryRow]:
-        """Yield the entries of a directory, ascending (§6)."""
+    def entries(self, page_id: bytes, level: int | None = None) -> Any:  # of a directory (§6)
         found, rows = unpack(self.load(TREE, page_id), tuple[int, list[Any]])
         need(0 <= found <= 8 and level in (None, found), f"tree page of level {found}")
         yield from msgspec.convert(rows, list[EntryRow]) if found == 0 else ()
@@ -168,83 +188,63 @@ class Reader:  # of one repository: where every object lies according to the foo
             need(len(below) == count and below[0][0] == first, "page is not what it is called")
             yield from below
 
-    def pieces(self, level: int, ids: bytes, sizes: list[int]) -> Iterator[tuple[int, bytes]]:
-        """Yield (size, chunk) in order; a hole has no bytes (§6)."""
-        need(0 <= level <= 8 and len(ids) == 32 * sum(s > 0 for s in sizes), "chunk list")
-        need(all(sizes) and (level == 0 or min(sizes, default=1) > 0), "size in a chunk list")
+    def pieces(self, size: int, content: Any, level: int | None = None) -> Any:
+        """Yield the size of a hole, or none, and the chunk behind it, of a file in order (§6)."""
+        if isinstance(content, bytes):
+            content = [0, content, [size] if content else []]
+        found, ids, sizes = msgspec.convert(content, tuple[int, bytes, list[int]])
+        need(0 <= found <= 8 and level in (None, found), f"chunk-list page of level {found}")
+        need(all(sizes) and (found == 0 or min(sizes, default=1) > 0), "size in a chunk list")
+        need(sum(map(abs, sizes)) == size, "sizes of a chunk list do not add up")
+        need(len(ids) == 32 * sum(each > 0 for each in sizes), "ids of a chunk list")
         each = iter([ids[at : at + 32] for at in range(0, len(ids), 32)])
-        for size in sizes:
-            if size < 0:
-                yield -size, b""
-            elif level:
-                page = unpack(self.load(LIST, next(each)), ListPage)
-                need(page[0] == level - 1 and sum(map(abs, page[2])) == size, "chunk-list page")
-                yield from self.pieces(*page)
-            else:
-                chunk = self.load(CHUNK, next(each))
-                need(len(chunk) == size, "chunk of another size")
-                yield size, chunk
+        for n in sizes:
+            data = self.load(LIST if found else CHUNK, next(each)) if n > 0 else b""
+            need(found or len(data) == max(n, 0), "chunk of another size")
+            yield from self.pieces(n, unpack(data), found - 1) if found else [(max(-n, 0), data)]
 
-    def restore(self, snapshot_id: str, target: bytes) -> None:
-        """Restore a whole snapshot into a directory that must not exist yet."""
+    def restore(self, snapshot_id: str, target: bytes) -> None:  # all of it, into a new directory
         data = self.read("snapshots/" + snapshot_id)
         need(blake3(data).hexdigest() == snapshot_id, "snapshot does not match its name")
-        waiting = [(target, open_envelope(data, 3, self.repository_id)[1]["tree"])]
+        waiting = [(target, open_envelope(data, 3, self.owner, self.sealing)["tree"])]
         os.mkdir(target, 0o700)  # new: there are no links of others in it to follow
         links, made = [], dict[bytes, EntryRow]()  # made: in that order
-        while waiting:
-            directory, page_id = waiting.pop()
+        for directory, page_id in waiting:  # which grows
             last = b""
             for entry in self.entries(page_id):
                 name, mode, content, extras = entry[0], entry[1], entry[8], entry[9] or {}
-                need(last < name not in (b".", b"..") and len(name) < 256, "name refused")
-                need(b"/" not in name and b"\0" not in name, "name refused")
+                need(last < name not in (b".", b"..") and not {*b"/\0"} & {*name}, f"name {name!r}")
                 last, path, unread = name, directory + b"/" + name, extras.get("flags", 0) & 2
                 first = target + b"/" + extras["link"] if "link" in extras else path
                 if stat.S_ISDIR(mode):
                     os.mkdir(path, 0o700)
-                    made[path] = entry
                     waiting += [] if unread else [(path, content)]
-                elif unread or stat.S_ISSOCK(mode):
-                    print(f"{path!r}: nothing to restore", file=sys.stderr)
-                elif first != path:
-                    links.append((first, path))
+                elif unread or stat.S_ISSOCK(mode) or first != path:
+                    links += [] if first == path else [(first, path)]
+                    continue
+                elif stat.S_ISLNK(mode):
+                    os.symlink(content, path)
+                elif stat.S_ISREG(mode):
+                    with open(path, "xb") as file:
+                        for hole, chunk in self.pieces(entry[4], content):
+                            file.seek(hole, os.SEEK_CUR)
+                            file.write(chunk)
+                        file.truncate()
                 else:
-                    self._create(path, mode, entry[4], content)
-                    made[path] = entry
+                    os.mknod(path, stat.S_IFMT(mode), os.makedev(*content) if content else 0)
+                made[path] = entry
         for first, path in links:
             need(first in made, f"{path!r} is a link to what is not there")
             os.link(first, path, follow_symlinks=False)
         for path, entry in reversed(made.items()):  # directories after what came into them
-            self._attributes(path, entry)
-
-    def _create(self, path: bytes, mode: int, size: int, content: Any) -> None:
-        if stat.S_ISLNK(mode):
-            return os.symlink(content, path)
-        if not stat.S_ISREG(mode):
-            return os.mknod(path, stat.S_IFMT(mode), os.makedev(*content) if content else 0)
-        if isinstance(content, bytes):
-            content = [0, content, [size] if content else []]
-        at = 0
-        with open(path, "xb") as file:
-            for piece_size, chunk in self.pieces(*msgspec.convert(content, ListPage)):
-                os.pwrite(file.fileno(), chunk, at)
-                at += piece_size
-            file.truncate(size)
-        return need(at == size, f"{path!r} has {at} bytes, not {size}")
-
-    def _attributes(self, path: bytes, entry: EntryRow) -> None:
-        if os.geteuid() == 0:
-            os.chown(path, entry[2], entry[3], follow_symlinks=False)
-        if not stat.S_ISLNK(entry[1]):
-            os.chmod(path, stat.S_IMODE(entry[1]))  # after chown, which clears setuid
-        for name, value in (entry[9] or {}).get("xattrs", ()):
-            os.setxattr(path, name, value, follow_symlinks=False)
-        os.utime(path, ns=(entry[5], entry[5]), follow_symlinks=False)
+            owner = entry[2:4] if os.geteuid() == 0 else (-1, -1)
+            os.chown(path, *owner, follow_symlinks=False)
+            if not stat.S_ISLNK(entry[1]):
+                os.chmod(path, stat.S_IMODE(entry[1]))  # after chown, which clears setuid
+            for name, value in (entry[9] or {}).get("xattrs", ()):
+                os.setxattr(path, name, value, follow_symlinks=False)
+            os.utime(path, ns=(entry[5], entry[5]), follow_symlinks=False)
 
 
 if __name__ == "__main__":
-    try:
-        Reader(sys.argv[1]).restore(sys.argv[2], os.fsencode(sys.argv[3]))
-    except DAMAGE as error:
-        sys.exit(f"refused: {error}")
+    Reader(sys.argv[1]).restore(sys.argv[2], os.fsencode(sys.argv[3]))

@@ -271,7 +271,7 @@ class MemoryStorage(Storage):
     def __init__(self, *folders: str) -> None:
         self.url = "memory"
         self.files: dict[str, bytes] = {}
-        self.folders = {"packs", "packs/00", "snapshots", "features", *folders}
+        self.folders = {"packs", "packs/00", "snapshots", "features", "keys", *folders}
         self._lock = threading.Lock()
 
     def put(self, name: str, data: Buffer) -> None:

@@ -1,7 +1,7 @@
 """A reader written from docs/format.md alone restores what Packstone stored (docs/format.md).
 
-Positive controls: it refuses a damaged record, and each feature of the page it is meant to meet
-was really in the repository it read.
+Plain and encrypted. Positive controls: it refuses a damaged record, and each feature of the page
+it is meant to meet was really in the repository it read.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ import ast
 import os
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import independent_reader
 import pytest
+from blake3 import blake3
 from compare_trees import describe, differences
 
 import packstone
 
 READER = Path(independent_reader.__file__)
+TINY = packstone.Argon2(time=1, memory=8 * 1024, lanes=1)
+FIRST, SECOND = "Gru\u0308ße aus Köln", b"\xff no text \x80"
 
 
 def write_every_kind(root: Path) -> None:
@@ -36,7 +41,7 @@ def write_every_kind(root: Path) -> None:
     (root / "one chunk").write_bytes(rng.randbytes(1500))
     (root / "some chunks").write_bytes(rng.randbytes(60_000))
     (root / "text").write_bytes(b"INSERT INTO contacts VALUES (1, 'Ada');\n" * 5_000)
-    (root / "long").write_bytes(rng.randbytes(6_000_000))
+    (root / "long").write_bytes(rng.randbytes(7_000_000))
     with open(root / "sparse", "wb") as file:
         for offset in (1 << 20, 9 << 20):
             file.seek(offset)
@@ -85,23 +90,45 @@ def write_every_kind(root: Path) -> None:
     os.utime(root / "big", ns=(0, 999_999_999))
 
 
-def run_reader(repository: Path, snapshot_id: str, target: Path) -> subprocess.CompletedProcess:
+def run_reader(
+    repository: Path, snapshot_id: str, target: Path, passphrase: str | bytes = FIRST
+) -> subprocess.CompletedProcess:
     # Isolated: neither PYTHONPATH nor the working directory lead to the package.
     words = [sys.executable, "-I", READER, repository, snapshot_id, target]
-    return subprocess.run(words, capture_output=True, text=True, timeout=60)
+    given = {b"PACKSTONE_PASSPHRASE": os.fsencode(passphrase)}
+    environment = dict(os.environb) | given
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment)
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("written") / "source"
+    write_every_kind(path)
+    return path
+
+
+@pytest.fixture(scope="module", params=["plain", "encrypted"])
+def stored(
+    request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
     """A source tree and a repository with a snapshot of it; nobody changes either."""
     directory = tmp_path_factory.mktemp("stored")
-    source, repository = directory / "source", directory / "repository"
-    write_every_kind(source)
-    with packstone.init(repository, chunk_size=4096, pack_size=1 << 20) as opened:
-        result = opened.snapshot([source], host="test")
-        assert not result.errors
-        opened.restore(result.snapshot_id, directory / "ours")
-    return {"source": source, "repository": repository, "id": result.snapshot_id, "at": directory}
+    repository = directory / "repository"
+    encrypted = request.param == "encrypted"
+    more: dict[str, Any] = {"passphrase": FIRST, "argon2": TINY} if encrypted else {}
+    found: dict[str, Any] = {"source": source, "repository": repository, "at": directory}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PACKSTONE_CACHE_DIR", str(directory / "cache"))
+        patch.setenv("PACKSTONE_PASSPHRASE", FIRST)  # for readers in this process
+        # Above 1 MiB, so that packs have records before their first footers.
+        with packstone.init(repository, chunk_size=4096, pack_size=2 << 20, **more) as opened:
+            if encrypted:
+                opened.add_key(SECOND, argon2=TINY, label="Köln")
+                found["recovery"] = opened.add_recovery_key(argon2=TINY)[1]
+            result = opened.snapshot([source], host="test")
+            assert not result.errors
+            opened.restore(result.snapshot_id, directory / "ours")
+        yield found | {"id": result.snapshot_id, "encrypted": encrypted}
 
 
 def below(target: Path, source: Path) -> Path:
@@ -127,23 +154,31 @@ def test_ancestors_are_the_same(stored: dict[str, Any], tmp_path: Path) -> None:
     assert differences(expected, found) == []
 
 
+def packs_of(stored: dict[str, Any]) -> list[Path]:
+    return list(stored["repository"].glob("packs/*/*"))
+
+
 def test_the_repository_used_the_features(stored: dict[str, Any]) -> None:
     reader = independent_reader.Reader(str(stored["repository"]))
-    codecs, packs, runs, keys = Counter[int](), set(), 0, 0
+    codecs, found, runs = Counter[int](), set(), 0
     levels: dict[int, set[int]] = {2: set(), 3: set()}
     for (type_, object_id), places in reader.places.items():
-        pack, row, _begin, _size = places[0]
-        packs.add((pack, type_ == 1))
+        pack, _prefix, number, row, begin, _size = places[0]
+        assert number < 65536
+        runs += begin > 0
+        found.add((pack, type_ == 1))
         codecs[row[3]] += 1
-        runs += len(row[4]) > 37
-        keys += bool(row[5])
         if type_ != 1:
             levels[type_].add(independent_reader.unpack(reader.load(type_, object_id))[0])
     assert codecs[0] and codecs[1], "stored and compressed records"
-    assert runs and keys, "runs of small objects, and large ones with keys"
+    assert runs, "runs of small objects"
     assert levels[2] >= {0, 1}, "a directory of several pages"
     assert levels[3] >= {0}, "a chunk list in pages"
-    assert len([pack for pack, is_data in packs if is_data]) > 3
+    assert len([pack for pack, is_data in found if is_data]) > 3
+    first = {int.from_bytes(path.read_bytes()[64:72], "little") for path in packs_of(stored)}
+    assert first - {128}, "records before the first footer"
+    if stored["encrypted"]:
+        assert {offset % 65_536 for offset in first - {128}} == {0}
 
 
 def test_refuses_a_damaged_record(stored: dict[str, Any], tmp_path: Path) -> None:
@@ -151,7 +186,7 @@ def test_refuses_a_damaged_record(stored: dict[str, Any], tmp_path: Path) -> Non
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", stored["repository"], copy], check=True)
     reader = independent_reader.Reader(str(copy))
-    (pack, row, _, _) = next(
+    pack, _, _, row, _, _ = next(
         places[0] for (type_, _), places in reader.places.items() if type_ == 1
     )
     with open(copy / pack, "r+b") as file:
@@ -160,7 +195,8 @@ def test_refuses_a_damaged_record(stored: dict[str, Any], tmp_path: Path) -> Non
         file.seek(-1, 1)
         file.write(bytes([byte[0] ^ 4]))
     done = run_reader(copy, stored["id"], tmp_path / "out")
-    assert done.returncode == 1 and "refused: object" in done.stderr, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "ValueError: object" in done.stderr and "is missing" in done.stderr
 
 
 def test_uses_the_second_copies(stored: dict[str, Any], tmp_path: Path) -> None:
@@ -173,10 +209,79 @@ def test_uses_the_second_copies(stored: dict[str, Any], tmp_path: Path) -> None:
             file.write(bytes(128))
     done = run_reader(copy, stored["id"], tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "config.bak" in done.stderr
+    assert "config: FileNotFound" in done.stderr
     found = describe(below(tmp_path / "out", stored["source"]))
     ours = describe(below(stored["at"] / "ours", stored["source"]))
     assert differences(ours, found) == []
+
+
+# -- encrypted ------------------------------------------------------------------------------
+
+
+encrypted_only = pytest.mark.parametrize("stored", ["encrypted"], indirect=True)
+
+
+@encrypted_only
+@pytest.mark.parametrize("key", ["second", "recovery", "recovery as somebody typed it"])
+def test_every_key_opens(stored: dict[str, Any], key: str, tmp_path: Path) -> None:
+    passphrase: str | bytes = stored["recovery"] if key != "second" else SECOND
+    if key == "recovery as somebody typed it":
+        typed = stored["recovery"].lower().replace("-", " ")
+        passphrase = typed.replace("o", "0").replace("i", "1").replace("b", "8")
+    done = run_reader(stored["repository"], stored["id"], tmp_path / "out", passphrase)
+    assert done.returncode == 0, done.stderr
+
+
+@encrypted_only
+@pytest.mark.parametrize("passphrase", ["", "wrong", "Grusse aus Koln"])
+def test_no_other_key_opens(stored: dict[str, Any], passphrase: str, tmp_path: Path) -> None:
+    done = run_reader(stored["repository"], stored["id"], tmp_path / "out", passphrase)
+    assert done.returncode == 1 and "another passphrase" in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@encrypted_only
+def test_forms_of_the_same_text_open(stored: dict[str, Any], tmp_path: Path) -> None:
+    composed = "Gr\u00fc\u00dfe aus Ko\u0308ln"
+    done = run_reader(stored["repository"], stored["id"], tmp_path / "out", composed)
+    assert done.returncode == 0, done.stderr
+
+
+@encrypted_only
+@pytest.mark.parametrize("part", ["config", "snapshot", "footer", "record"])
+def test_refuses_what_was_made_without_keys(
+    stored: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    """One bit is changed, then checksums and names are made right, as anybody can."""
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", stored["repository"], copy], check=True)
+    snapshot_id = stored["id"]
+    if part in ("config", "snapshot"):
+        names = ["config", "config.bak"] if part == "config" else [f"snapshots/{snapshot_id}"]
+        for name in names:
+            data = bytearray((copy / name).read_bytes())
+            data[70] ^= 1
+            data[-32:] = blake3(data[:-32]).digest()
+            if part == "snapshot":
+                snapshot_id = blake3(data).hexdigest()
+                name = f"snapshots/{snapshot_id}"
+            (copy / name).write_bytes(data)
+    else:
+        for pack in copy.glob("packs/*/*"):
+            data = bytearray(pack.read_bytes())
+            first, size = struct.unpack_from("<QQ", data, 64)
+            if part == "record":  # records stand before or behind the first footer
+                data[128 if first > 128 else 128 + size] ^= 1
+            for at in (first, struct.unpack_from("<Q", data, len(data) - 56)[0]):
+                data[at + 64] ^= part == "footer"
+                footer = data[at : at + size - 32]
+                data[at + size - 32 : at + size] = blake3(footer).digest()
+            name = blake3(data).hexdigest()
+            pack.unlink()
+            (copy / "packs" / name[:2] / name).write_bytes(data)
+    done = run_reader(copy, snapshot_id, tmp_path / "out")
+    assert done.returncode == 1, done.stderr
+    assert ("not authentic" if part == "config" else "InvalidTag") in done.stderr
 
 
 def test_is_short_and_imports_nothing_of_ours() -> None:
@@ -189,4 +294,6 @@ def test_is_short_and_imports_nothing_of_ours() -> None:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level
             names.add((node.module or "").partition(".")[0])
-    assert names - set(sys.stdlib_module_names) == {"blake3", "msgspec", "zstandard"}
+    assert names - set(sys.stdlib_module_names) == {
+        "blake3", "cryptography", "msgspec", "zstandard",
+    }  # fmt: skip

@@ -9,7 +9,7 @@ the first key is needed, so that plain repositories do not pay for it.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, NoReturn
 
 from blake3 import blake3
 
@@ -79,6 +79,9 @@ class Sealer:
         self._sealing = sealing or b""
         if sealing is not None:
             self._authentication = derive("packstone v1 object authentication", sealing)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("secrets are not pickled")
 
     def _key(self, context: str, salt: bytes) -> Any:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -12,7 +12,7 @@ import hmac
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 from msgspec import Meta
@@ -27,6 +27,7 @@ KDF = "argon2id"
 # Above these a slot is refused: it would only hold up whoever opens it.
 MAX_TIME, MAX_MEMORY, MAX_LANES = 32, GIB, 64
 MAX_PASSPHRASE = 64 * KIB
+MAX_LABEL = KIB
 
 RECOVERY_BYTES = 20  # 160 random bits
 _RECOVERY_FORM = re.compile(r"[A-Z2-7]{36}")
@@ -41,6 +42,9 @@ class Secrets:
 
     family: bytes = field(repr=False)  # never in logs or tracebacks
     sealing: bytes = field(repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("secrets are not pickled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Argon2:
             return f"lanes {self.lanes}: expected 1 to {MAX_LANES}"
         least = 8 * KIB * self.lanes
         if not least <= self.memory <= MAX_MEMORY or self.memory % KIB:
-            return f"memory {self.memory}: expected {least} to {MAX_MEMORY}, in KiB"
+            return f"memory of {self.memory} bytes: expected {least} to {MAX_MEMORY}, whole KiB"
         return ""
 
 
@@ -94,7 +98,11 @@ def passphrase_bytes(passphrase: str | bytes) -> bytes:
     try:
         return _bounded(unicodedata.normalize("NFC", text).encode())
     except UnicodeEncodeError:
+        pass
+    try:
         return _bounded(text.encode(errors="surrogateescape"))
+    except UnicodeEncodeError as error:
+        raise UsageError("the passphrase has characters that stand for no bytes") from error
 
 
 def _bounded(data: bytes) -> bytes:
@@ -146,8 +154,9 @@ def wrap(
 
     `salt` is 32 random bytes, new for each slot. Raises UsageError for a cost out of bounds.
     """
-    if wrong := cost.wrong():
-        raise UsageError(f"Argon2 {wrong}")
+    check_new(passphrase, cost)
+    if len(label.encode(errors="replace")) > MAX_LABEL:
+        raise UsageError(f"a label has {MAX_LABEL} bytes at most")
     key, check = _derive(passphrase_bytes(passphrase), salt, cost)
     bound = _bound(repository_id, created_ns, role, label)
     return KeySlot(
@@ -162,6 +171,13 @@ def wrap(
         role=role,
         label=label,
     )
+
+
+def check_new(passphrase: str | bytes, cost: Argon2) -> None:
+    """Raise UsageError for a passphrase or a cost that no slot can have."""
+    passphrase_bytes(passphrase)
+    if wrong := cost.wrong():
+        raise UsageError(f"Argon2 {wrong}")
 
 
 def unwrap(slot: KeySlot, passphrase: bytes, repository_id: bytes, name: str) -> Secrets | None:

@@ -38,7 +38,7 @@ class ListedKey:
 def list_keys(repository: ObjectRepository) -> list[ListedKey]:
     """Return all key slots, the damaged ones last."""
     _require_encrypted(repository)
-    slots, damaged = keyring.read_slots(repository.storage, repository.repository_id)
+    slots, unusable = keyring.read_slots(repository.storage, repository.repository_id)
     rows = [
         ListedKey(
             id=slot_id,
@@ -52,8 +52,7 @@ def list_keys(repository: ObjectRepository) -> list[ListedKey]:
         )
         for slot_id, slot in slots
     ]
-    for error in damaged:
-        slot_id = error.name.rpartition("/")[2]
+    for slot_id, error in unusable:
         rows.append(ListedKey(slot_id, "?", "", 0, 0, 0, 0, False, error.message))
     return rows
 

@@ -25,7 +25,7 @@ from packstone.codec.keys import (
     unwrap,
     wrap,
 )
-from packstone.errors import Damaged, UnsupportedFormat, UsageError, WrongPassphrase
+from packstone.errors import Damaged, ObjectMissing, UnsupportedFormat, UsageError, WrongPassphrase
 from packstone.model import KIB
 from packstone.repository.layout import decode_payload, key_name, list_ids, read_config
 from packstone.repository.locks import Lock
@@ -38,6 +38,13 @@ _PAPER_HEAD = "packstone key slot"
 _PAPER_BYTES = 25  # of a line: 40 characters of base 32
 
 
+class UnusableSlot(NamedTuple):
+    """The id of a key slot that is damaged or of a later version, and what is wrong."""
+
+    id: str
+    error: Damaged | UnsupportedFormat
+
+
 class StoredSlot(NamedTuple):
     """A key slot and the id it is stored under, in hexadecimal."""
 
@@ -45,20 +52,29 @@ class StoredSlot(NamedTuple):
     slot: KeySlot
 
 
-def read_slots(storage: Storage, repository_id: bytes) -> tuple[list[StoredSlot], list[Damaged]]:
-    """Return all whole slots, newest first, and the errors of the others."""
+def read_slots(
+    storage: Storage, repository_id: bytes
+) -> tuple[list[StoredSlot], list[UnusableSlot]]:
+    """Return all whole slots, the cheapest to try first, and the errors of the others."""
     slots: list[StoredSlot] = []
-    damaged: list[Damaged] = []
+    unusable: list[UnusableSlot] = []
     for slot_id, _size in list_ids(storage, "keys"):
         name = key_name(slot_id)
         try:
             slots.append(
                 StoredSlot(slot_id, _open_slot(storage.get(name, MAX_SLOT), name, repository_id))
             )
-        except Damaged as error:
-            damaged.append(error)
-    slots.sort(key=lambda stored: (-stored.slot.created_ns, stored.id))
-    return slots, damaged
+        except ObjectMissing:
+            continue  # another has just removed it
+        except (Damaged, UnsupportedFormat) as error:
+            unusable.append(UnusableSlot(slot_id, error))
+    # Whoever can write to the storage can forge slots that cost a minute each: they come last.
+    slots.sort(key=lambda stored: (_cost(stored.slot), -stored.slot.created_ns, stored.id))
+    return slots, unusable
+
+
+def _cost(slot: KeySlot) -> int:
+    return slot.time * slot.memory
 
 
 def _open_slot(data: bytes, name: str, repository_id: bytes) -> KeySlot:
@@ -82,7 +98,8 @@ def unlock(
     Raises WrongPassphrase when whole slots are there and none opens, Damaged when that may be
     because a slot is damaged or all are gone, UnsupportedFormat for slots that ask too much.
     """
-    slots, damaged = read_slots(storage, repository_id)
+    slots, unusable = read_slots(storage, repository_id)
+    damaged = [each.error for each in unusable]
     wanted = passphrase_bytes(passphrase)
     failure: UnsupportedFormat | Damaged | None = damaged[0] if damaged else None
     for slot_id, slot in slots[:MAX_SLOTS]:
@@ -101,8 +118,6 @@ def unlock(
         raise Damaged(
             f"no whole key slot opens with this passphrase, and {failure.message}",
             name=failure.name,
-            expected=failure.expected,
-            found=failure.found,
             hint="The packs are unaffected. Put back an export of the slot: packstone key import",
         )
     if not slots:
@@ -133,6 +148,11 @@ def store_slot(
 
     The slot is opened again before it is written: one that does not open would lock out its user.
     """
+    if len(read_slots(storage, repository_id)[0]) >= MAX_SLOTS:
+        raise UsageError(
+            f"there are {MAX_SLOTS} key slots, and no more are tried",
+            hint="Remove one first: packstone key remove",
+        )
     slot = wrap(
         secrets,
         passphrase,
@@ -161,7 +181,7 @@ def remove_slot(storage: LocalStorage, repository_id: bytes, slot_id: str) -> No
     """Remove a slot, a damaged one too; raises UsageError for the last whole one."""
     lock = Lock(storage, exclusive=True, name="keys")  # two at once could remove both of two
     try:
-        slots, _damaged = read_slots(storage, repository_id)
+        slots, _unusable = read_slots(storage, repository_id)
         if not any(stored.id != slot_id for stored in slots):
             raise UsageError(
                 f"{slot_id[:12]}… is the last whole key slot: without it nothing can be read",
@@ -249,8 +269,8 @@ def import_slot(storage: Storage, repository_id: bytes, text: str) -> str:
 
 def check_slots(storage: Storage, repository_id: bytes) -> Sequence[str]:
     """Return what is wrong with the slots, by their checksums and names."""
-    slots, damaged = read_slots(storage, repository_id)
-    texts = [error.message for error in damaged]
+    slots, unusable = read_slots(storage, repository_id)
+    texts = [each.error.message for each in unusable]
     if not slots:
         texts.append("keys/ holds no whole key slot: nothing can be read without an export of one")
     return texts

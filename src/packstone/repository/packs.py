@@ -32,8 +32,8 @@ MAX_RAW_SIZE = 64 * MIB
 OBJECT = struct.Struct("<32sIB")
 KEYS = struct.Struct("<QQ")  # of a chunk's two cuts
 
-_HEADER = struct.Struct("<8sHBB4x16s32sQQ16x")
-_FOOTER = struct.Struct("<8sI4x16s32s")
+_HEADER = struct.Struct("<8sHBBI16s32sQQ16s")
+_FOOTER = struct.Struct("<8sII16s32s")
 _TRAILER = struct.Struct("<8sQQQ")
 _HEADER_MAGIC, _FOOTER_MAGIC, _TRAILER_MAGIC = b"PKSTPACK", b"PKSTFOOT", b"PKSTTAIL"
 _VERSION = 1
@@ -145,9 +145,8 @@ class PackWriter:
 
         Returns the bytes that will be stored.
         """
+        self._refuse_spoilt()
         number = self._numbers
-        if number != len(self.rows):
-            raise StorageUnavailable("a record could not be added to a pack, so no other is")
         self._numbers += 1
         # What is held back outlives the caller's buffer; bytes are not copied.
         stored = bytes(self.seal.seal(number, raw_size, codec, payload))
@@ -176,12 +175,18 @@ class PackWriter:
         self.rows.append(row)
         return stored
 
+    def _refuse_spoilt(self) -> None:
+        """Raise StorageUnavailable after an `add` that failed half-way, in any thread."""
+        if self._numbers != len(self.rows):
+            raise StorageUnavailable("a record could not be added to a pack, so it is given up")
+
     def _write(self, data: Buffer) -> None:
         self._spool.write(data)
         self._written += len(data)
 
     def finish(self) -> Pack:
         """Write footers, trailer and header, read the file back for its name, make it durable."""
+        self._refuse_spoilt()
         if not self._sealer.is_plain and self._written > HEADER_SIZE:
             self._pad(-self._written % _FIRST_PART)
         footer_offset = self._written
@@ -202,10 +207,12 @@ class PackWriter:
             _VERSION,
             self.kind,
             PLAIN if self._sealer.is_plain else SEALED,
+            0,
             self._sealer.repository_id,
             self._salt,
             footer_offset,
             len(footer),
+            bytes(16),
         )
         self._spool.write_at(0, header + checksum(header))
         pack_id = self._hash()
@@ -243,7 +250,7 @@ class PackWriter:
     def _seal_footer(self, body: bytes) -> bytes:
         """Return a footer's bytes; what was sealed is opened again before it counts."""
         size = self.seal.footer_size(len(body))
-        head = _FOOTER.pack(_FOOTER_MAGIC, size, self._sealer.repository_id, self._salt)
+        head = _FOOTER.pack(_FOOTER_MAGIC, size, 0, self._sealer.repository_id, self._salt)
         stored = self.seal.seal_footer(head, body)
         if self.seal.open_footer(head, stored) != body:
             raise Damaged(
@@ -283,8 +290,10 @@ def read_pack(storage: Storage, pack_id: str, size: int, sealer: Sealer) -> Pack
     failures: list[str] = []
     for read in (_first_copy, _second_copy):
         try:
-            kind, footer_offset, footer_size = read(storage, name, size, sealer)
+            kind, stated_salt, footer_offset, footer_size = read(storage, name, size, sealer)
             salt, rows = _read_footer(storage, name, footer_offset, footer_size, sealer)
+            if stated_salt not in (None, salt):
+                raise Damaged(f"{name}: header and footer have different salts", name=name)
             kind = _validate(name, kind, rows, size, (footer_offset, footer_offset + footer_size))
         except Damaged as error:
             failures.append(error.message)
@@ -297,11 +306,16 @@ def read_pack(storage: Storage, pack_id: str, size: int, sealer: Sealer) -> Pack
     )
 
 
-def _first_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> tuple[int, int, int]:
+_Found = tuple[int, bytes | None, int, int]  # kind, salt, offset and size of a footer; 0 unknown
+
+
+def _first_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> _Found:
     data = storage.get_range(name, 0, HEADER_SIZE)
     if len(data) != HEADER_SIZE or checksum(data[:96]) != data[96:]:
         raise Damaged(f"{name}: the header is damaged", name=name, offset=0)
-    magic, version, kind, mode, found_id, _salt, offset, footer_size = _HEADER.unpack(data[:96])
+    magic, version, kind, mode, zero, found_id, salt, offset, footer_size, rest = _HEADER.unpack(
+        data[:96]
+    )
     if magic != _HEADER_MAGIC:
         raise Damaged(f"{name} is not a pack", name=name, offset=0)
     if version != _VERSION or mode not in (PLAIN, SEALED):
@@ -314,17 +328,19 @@ def _first_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> tuple
         )
     if (mode == PLAIN) != sealer.is_plain:
         raise Damaged(f"{name} is of mode {mode}, which no pack of this repository is", name=name)
-    return kind, offset, footer_size
+    if zero or any(rest):
+        raise Damaged(f"{name}: the header has bytes that should be zero", name=name, offset=0)
+    return kind, salt, offset, footer_size
 
 
-def _second_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> tuple[int, int, int]:
+def _second_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> _Found:
     data = storage.get_range(name, max(0, size - TRAILER_SIZE), TRAILER_SIZE)
     if len(data) != TRAILER_SIZE or checksum(data[:32]) != data[32:]:
         raise Damaged(f"{name}: the trailer is damaged", name=name, offset=size - TRAILER_SIZE)
     magic, offset, footer_size, pack_size = _TRAILER.unpack(data[:32])
     if magic != _TRAILER_MAGIC or pack_size != size:
         raise Damaged(f"{name} has {size} bytes, its trailer says {pack_size}", name=name)
-    return 0, offset, footer_size
+    return 0, None, offset, footer_size
 
 
 def _read_footer(
@@ -335,8 +351,8 @@ def _read_footer(
     data = storage.get_range(name, offset, size)
     if len(data) != size or checksum(data[:-32]) != data[-32:]:
         raise Damaged(f"{name}: the footer at {offset} is damaged", name=name, offset=offset)
-    magic, body_size, found_id, salt = _FOOTER.unpack_from(data)
-    if magic != _FOOTER_MAGIC or body_size != size - FOOTER_HEAD_SIZE - 32:
+    magic, body_size, zero, found_id, salt = _FOOTER.unpack_from(data)
+    if magic != _FOOTER_MAGIC or zero or body_size != size - FOOTER_HEAD_SIZE - 32:
         raise Damaged(f"{name}: no footer at {offset}", name=name, offset=offset)
     if found_id != sealer.repository_id:
         raise Damaged(f"{name}: the footer belongs to another repository", name=name)

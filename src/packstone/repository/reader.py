@@ -235,6 +235,10 @@ class ObjectReader:
             return True  # the pack is at fault, not the view
         if place.record >= len(pack.rows):
             return False
+        if (pack.kind, pack.salt) != self._index.kind_and_salt(place.pack_id):
+            with self._lock:
+                self._seals.pop(place.pack_id, None)
+            return False
         row = pack.rows[place.record]
         inner = 0
         for found_id, found_size, _type in row.object_rows():

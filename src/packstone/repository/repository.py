@@ -16,7 +16,7 @@ from pathlib import Path
 from packstone.codec.compression import Compressor
 from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
-from packstone.codec.keys import Argon2, Secrets
+from packstone.codec.keys import Argon2, Secrets, check_new
 from packstone.errors import Damaged, UsageError, WrongPassphrase
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
@@ -206,6 +206,8 @@ def init(
         raise UsageError(
             f"{storage.path} is not empty and not a repository", hint="Name a new directory"
         )
+    if passphrase is not None:
+        check_new(passphrase, cost)  # nothing is left behind by what cannot be
     storage.make_directories(layout.DIRECTORIES)
     repository_id = random(16)
     created_ns = clock()
