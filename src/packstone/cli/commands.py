@@ -24,6 +24,7 @@ COMMANDS = {
     "restore": "restore",
     "snapshots": "look",
     "ls": "look",
+    "cat": "cat",
     "check": "check",
     "key": "key",
 }

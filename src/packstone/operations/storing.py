@@ -17,7 +17,7 @@ from packstone.chunking.chunker import Chunker
 from packstone.codec.hashing import Hasher
 from packstone.model import MIB, SMALL_OBJECT, Buffer, ObjectType
 from packstone.operations.parent import OldVersion
-from packstone.repository.bases import Base, BaseFinder, Wanted
+from packstone.repository.bases import NONE, BaseFinder, Candidates, Wanted
 from packstone.repository.contents import ContentWriter
 from packstone.repository.packs import DATA
 from packstone.repository.writer import ObjectWriter
@@ -135,7 +135,7 @@ class ChunkStore:
 
     def _put_chunks(self, chunks: list[NewChunk]) -> None:
         """Store reserved chunks that stand in a file in this order."""
-        bases: list[list[Base]] = []
+        bases: list[Candidates] = []
         if self._finder is not None:
             bases = self._finder.find(
                 [
@@ -152,7 +152,7 @@ class ChunkStore:
             )
         for at, chunk in enumerate(chunks):
             keys = (chunk.start_key, chunk.end_key)
-            self.writer.put_chunk(chunk.id, chunk.data, keys, bases[at] if bases else ())
+            self.writer.put_chunk(chunk.id, chunk.data, keys, bases[at] if bases else NONE)
 
     def store_whole(
         self, ids: list[bytes], contents: list[bytes], aligned: list[bytes | None]

@@ -20,6 +20,7 @@ from packstone.repository.layout import DEFAULT_VERSIONS
 from packstone.repository.places import Cut
 
 _STEPS = 64  # of a walk down a lineage: far above what any sound one has
+_MOST_CANDIDATES = 6  # that are offered to the coder, which takes what gives it something
 
 
 class Base(NamedTuple):
@@ -28,6 +29,20 @@ class Base(NamedTuple):
     id: bytes
     depth: int
     number: int
+
+
+class Candidates(NamedTuple):
+    """What a chunk may be a delta against, the likeliest first.
+
+    `near` are the newest versions, to be taken where the ancestors in `bases` give too little:
+    each step towards them is one more when the chunk is read.
+    """
+
+    bases: list[Base]
+    near: list[Base]
+
+
+NONE = Candidates([], [])
 
 
 class Wanted(NamedTuple):
@@ -53,51 +68,79 @@ class BaseFinder:
         self._versions = versions
         self._max_depth = max(1, (versions - 1).bit_length())
 
-    def find(self, wanted: Sequence[Wanted]) -> list[list[Base]]:
-        """Return for each chunk, in the order of the file, its bases, the likeliest first.
+    def find(self, wanted: Sequence[Wanted]) -> list[Candidates]:
+        """Return for each chunk, in the order of the file, what it may be a delta against.
 
-        A chunk whose lineage has come to its end has none: it is to be stored whole.
+        A chunk whose lineage has come to its end gets nothing: it is to be stored whole.
         """
         with self._index.cuts() as cuts:
             sources = _Search(cuts).run(wanted)
             return [
-                self._bases(cuts, chunk.id, found)
+                self._candidates(cuts, chunk.id, found)
                 for chunk, found in zip(wanted, sources, strict=True)
             ]
 
-    def _bases(self, cuts: CutReader, chunk_id: bytes, sources: list[Cut]) -> list[Base]:
-        bases: list[Base] = []
+    def _candidates(self, cuts: CutReader, chunk_id: bytes, sources: list[Cut]) -> Candidates:
+        if not sources or self._has_ended(cuts, sources[0]):
+            return NONE
+        bases: dict[bytes, Base] = {}
+        near: list[Base] = []
         for source in sources:
-            base = self._base(cuts, source)
-            if base is None:
-                if not bases:
-                    return []  # the likeliest one has ended: so begins a new whole copy
+            number = source.lineage + 1
+            if number >= self._versions:
                 continue
-            if base.id != chunk_id and all(base.id != other.id for other in bases):
-                bases.append(base)
-        return bases
+            for each in self._ancestors(cuts, source):
+                bases.setdefault(each.id, Base(each.id, each.depth, number))
+            if source.depth < self._max_depth:
+                near.append(Base(source.id, source.depth, number))
+        bases.pop(chunk_id, None)
+        found = list(bases.values())[:_MOST_CANDIDATES]
+        return Candidates(found, [] if near == found else near)
 
-    def _base(self, cuts: CutReader, source: Cut) -> Base | None:
-        """Return the ancestor of a chunk that its next version is stored against."""
+    def _ancestors(self, cuts: CutReader, source: Cut) -> list[Cut]:
+        """Return what the next version of a chunk is stored against.
+
+        Its ancestor by number, and what stood beside that: a chunk that was made from two has
+        them both for ancestors.
+        """
         number = source.lineage + 1
-        if number >= self._versions:
-            return None
         wanted = number & (number - 1)
-        ancestor: Cut | None = source
-        steps = 0
-        while ancestor is not None and ancestor.lineage > wanted and steps < _STEPS:
-            below = cuts.bases(ancestor)
-            ancestor = cuts.find(below[0]) if below else None
-            steps += 1
-        if ancestor is None or ancestor.depth >= self._max_depth:
-            return None
-        # Versions end one after the other, so that not all chunks are stored whole in one night.
+        front = [source]
+        for _ in range(_STEPS):
+            if front[0].lineage <= wanted:
+                break
+            front = self._below(cuts, front, 0)
+            if not front:
+                return []
+        front = self._below(cuts, front, max(front[0].depth, 1))
+        return [each for each in front if each.depth < self._max_depth]
+
+    def _below(self, cuts: CutReader, front: list[Cut], depth: int) -> list[Cut]:
+        """Return chunks with those deeper than `depth` replaced by what they stand on."""
+        found: dict[bytes, Cut] = {}
+        for each in front:
+            if each.depth <= depth:
+                found.setdefault(each.id, each)
+                continue
+            for base_id in cuts.bases(each):
+                base = cuts.find(base_id)
+                if base is not None:
+                    found.setdefault(base.id, base)
+        return list(found.values())[:_MOST_CANDIDATES]
+
+    def _has_ended(self, cuts: CutReader, source: Cut) -> bool:
+        """Return whether the next version is to be a whole copy.
+
+        Lineages end one after the other, so that not all chunks are stored whole in one night.
+        """
+        number = source.lineage + 1
         spread = self._versions // 2
-        if 2 * number > self._versions and spread:
-            root = self._root(cuts, ancestor)
-            if root is None or number > self._versions - spread + root[0] % spread:
-                return None
-        return Base(ancestor.id, ancestor.depth, number)
+        if number >= self._versions:
+            return True
+        if 2 * number <= self._versions or not spread:
+            return False
+        root = self._root(cuts, source)
+        return root is None or number > self._versions - spread + root[0] % spread
 
     def _root(self, cuts: CutReader, chunk: Cut) -> bytes | None:
         """Return the id of the whole copy that a chunk's lineage began with."""

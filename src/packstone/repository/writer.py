@@ -20,7 +20,7 @@ from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import Hasher, checksum
 from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageError
 from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
-from packstone.repository.bases import Base
+from packstone.repository.bases import NONE, Base, Candidates
 from packstone.repository.index import Index
 from packstone.repository.layout import (
     DELTA_FEATURE,
@@ -161,7 +161,7 @@ class ObjectWriter:
         return object_id
 
     def put_chunk(
-        self, chunk_id: bytes, data: Buffer, keys: tuple[int, int], bases: Sequence[Base] = ()
+        self, chunk_id: bytes, data: Buffer, keys: tuple[int, int], bases: Candidates = NONE
     ) -> None:
         """Store one reserved chunk with the keys of its two cuts, as a delta if that pays."""
         small: Small = (chunk_id, ObjectType.CHUNK, data)
@@ -199,7 +199,7 @@ class ObjectWriter:
         objects: Sequence[Small],
         rows: bytes,
         keys: bytes,
-        bases: Sequence[Base] = (),
+        bases: Candidates = NONE,
     ) -> None:
         """Encode a record, hand it to the open pack, decode and hash it again."""
         try:
@@ -217,9 +217,9 @@ class ObjectWriter:
         objects: Sequence[Small],
         rows: bytes,
         keys: bytes,
-        bases: Sequence[Base],
+        bases: Candidates,
     ) -> None:
-        record = self._encode_delta(raw, bases) if bases else None
+        record = self._encode_delta(raw, bases.bases) or self._encode_delta(raw, bases.near)
         if record is None:
             record = _Record(*self._codec.encode(raw), len(raw), WHOLE, ())
         payload = record.payload
@@ -240,6 +240,8 @@ class ObjectWriter:
 
     def _encode_delta(self, raw: Buffer, bases: Sequence[Base]) -> _Record | None:
         """Return a chunk as a delta, or None where that does not save half of the whole one."""
+        if not bases:
+            return None
         used: list[tuple[Base, Buffer]] = []
 
         def read() -> Iterator[Buffer]:
