@@ -24,10 +24,9 @@ from packstone.repository.cuts import (
     CUTS,
     CutReader,
     cut_rows,
-    put_bases,
-    put_cuts,
     split_ids,
 )
+from packstone.repository.filing import META, NUMBERS, OBJECTS, PACKS, RELEASED, Filing
 from packstone.repository.layout import list_ids
 from packstone.repository.packs import OBJECT, Pack, read_pack
 from packstone.repository.places import (
@@ -42,7 +41,6 @@ from packstone.repository.places import (
     pack_value,
     places_of,
     record_of,
-    record_rows,
 )
 from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
@@ -53,18 +51,10 @@ VERSION = b"packstone index 3"
 # dirties a page of its own, of which memory must hold as many.
 BATCH, LARGE_BATCH = 100_000, 25_000
 _LARGE_TREE = 2_000_000  # objects
-_CROWDED = 8  # places of one id from which on those in vanished packs are dropped
 _LOOKED_UP = 1024  # ids in one transaction
-_RELEASED = 4096  # insertions between two releases of mapped pages
 _MANY_PACKS = 64  # unseen packs from which on their objects are sorted on disk
 
-_META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE = (
-    b"meta",
-    b"packs",
-    b"numbers",
-    b"objects",
-    b"complete",
-)
+_COMPLETE = b"complete"
 _CACHED_PACKS = 64
 
 
@@ -75,9 +65,8 @@ class Index:
         """Open the view; one of another repository or version is emptied."""
         self._sealer = sealer
         self._repository_id = sealer.repository_id
-        self._view = open_view(
-            directory, (_META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE, CUTS, BASES)
-        )
+        self._view = open_view(directory, (META, PACKS, NUMBERS, OBJECTS, _COMPLETE, CUTS, BASES))
+        self._filing = Filing(self._view)
         self._writing = self._view.writing
         self._pending: list[Pack] = []
         self._pending_count = 0
@@ -92,7 +81,7 @@ class Index:
 
     def _adopt(self, transaction: Any) -> None:
         """Make the view ours, emptied if it is of another repository or version."""
-        meta = self._view.databases[_META]
+        meta = self._view.databases[META]
         known = bytes(transaction.get(b"version", b"", db=meta))
         owner = bytes(transaction.get(b"repository", b"", db=meta))
         if (known, owner) != (VERSION, self._repository_id):
@@ -101,7 +90,7 @@ class Index:
     def _empty(self, transaction: Any) -> None:
         for database in self._view.databases.values():
             transaction.drop(database, delete=False)
-        meta = self._view.databases[_META]
+        meta = self._view.databases[META]
         transaction.put(b"version", VERSION, db=meta)
         transaction.put(b"repository", self._repository_id, db=meta)
         self._turn(transaction)
@@ -115,18 +104,18 @@ class Index:
     def _turn(self, transaction: Any) -> None:
         """Mark that the set of packs changes: others load it again."""
         epoch = secrets.token_bytes(16)
-        transaction.put(b"epoch", epoch, db=self._view.databases[_META])
+        transaction.put(b"epoch", epoch, db=self._view.databases[META])
 
     def _lose(self, transaction: Any) -> None:
         """Mark that packs were dropped: what stood on them is complete no more."""
         token = secrets.token_bytes(16)
-        transaction.put(b"forgotten", token, db=self._view.databases[_META])
+        transaction.put(b"forgotten", token, db=self._view.databases[META])
         transaction.drop(self._view.databases[_COMPLETE], delete=False)
 
     def forgotten(self) -> bytes:
         """Return a token that changes whenever packs are dropped from the view."""
         with self._reading() as transaction:
-            return bytes(transaction.get(b"forgotten", b"", db=self._view.databases[_META]))
+            return bytes(transaction.get(b"forgotten", b"", db=self._view.databases[META]))
 
     def _reading(self) -> Reading:
         return self._view.reading(self._follow)
@@ -149,11 +138,11 @@ class Index:
         if seen == self._seen:
             return
         databases = self._view.databases
-        epoch = bytes(transaction.get(b"epoch", b"", db=databases[_META]))
+        epoch = bytes(transaction.get(b"epoch", b"", db=databases[META]))
         if epoch != self._epoch:
             numbers: dict[int, str] = {}
             sizes: dict[int, int] = {}
-            for pack_id, value in transaction.cursor(db=databases[_NUMBERS]):
+            for pack_id, value in transaction.cursor(db=databases[NUMBERS]):
                 number, size, _kind, _salt = PACK.unpack(value)
                 numbers[number] = bytes(pack_id).hex()
                 sizes[number] = size
@@ -222,20 +211,22 @@ class Index:
                 for key, side in cut_rows(number, pack.rows):
                     cuts.add(key, side)
                 if len(rows) >= _MANY_PACKS:
-                    self._write(partial(self._put_rows, packs=rows))
+                    self._write(partial(self._filing.put_rows, packs=rows))
                     rows.clear()
-            self._write(partial(self._put_rows, packs=rows))
+            self._write(partial(self._filing.put_rows, packs=rows))
             for part in places.partitions():
                 for start in range(0, len(part), self._batch):
                     batch = part[start : start + self._batch]
-                    self._write(partial(self._put_places, places=batch, added=ids))
+                    self._write(partial(self._file_places, places=batch, added=ids))
             for part in cuts.partitions():
                 for start in range(0, len(part), self._batch):
-                    self._write(partial(self._put_cuts, rows=part[start : start + self._batch]))
+                    self._write(
+                        partial(self._filing.put_cuts, rows=part[start : start + self._batch])
+                    )
         finally:
             places.close()
             cuts.close()
-        self._write(partial(self._put_ids, ids=ids))
+        self._write(partial(self._file_ids, ids=ids))
 
     def _forget(self, numbers: Iterable[int]) -> None:
         """Drop packs; their objects' places count as absent from then on."""
@@ -244,10 +235,10 @@ class Index:
             for number in numbers:
                 key = NUMBER.pack(number)
                 pack_id = bytes.fromhex(self._numbers.get(number, ""))
-                known = transaction.get(pack_id or b"-", db=self._view.databases[_NUMBERS])
+                known = transaction.get(pack_id or b"-", db=self._view.databases[NUMBERS])
                 if known is not None and bytes(known[: NUMBER.size]) == key:
-                    transaction.delete(pack_id, db=self._view.databases[_NUMBERS])
-                transaction.delete(key, db=self._view.databases[_PACKS])
+                    transaction.delete(pack_id, db=self._view.databases[NUMBERS])
+                transaction.delete(key, db=self._view.databases[PACKS])
             self._turn(transaction)
             self._lose(transaction)
 
@@ -279,82 +270,47 @@ class Index:
 
     def _insert(self, transaction: Any) -> None:
         # Numbers are never given twice: places in packs that are gone keep theirs.
-        number = self._last_number(transaction)
+        number = self._filing.last_number(transaction)
         ids: dict[int, tuple[bytes, bytes]] = {}
         packs: dict[int, Pack] = {}
         places: list[tuple[bytes, bytes]] = []
         cuts: list[tuple[bytes, bytes]] = []
         for pack in self._pending:
             pack_id = bytes.fromhex(pack.id)
-            if transaction.get(pack_id, db=self._view.databases[_NUMBERS]) is not None:
+            if transaction.get(pack_id, db=self._view.databases[NUMBERS]) is not None:
                 continue  # who looked at the packs meanwhile has taken it up
             number += 1
             ids[number] = (pack_id, pack_value(number, pack))
             packs[number] = pack
             places.extend(places_of(number, pack.rows))
             cuts.extend(cut_rows(number, pack.rows))
-        self._put_rows(transaction, packs)
+        self._filing.put_rows(transaction, packs)
         # Sorted keys touch each page of the tree once.
         places.sort()
-        self._put_places(transaction, places, ids)
+        self._file_places(transaction, places, ids)
         cuts.sort()
-        self._put_cuts(transaction, cuts)
-        self._put_ids(transaction, ids)
-
-    def _last_number(self, transaction: Any) -> int:
-        value = transaction.get(b"last", b"", db=self._view.databases[_META])
-        return int.from_bytes(value, "little")
-
-    def _put_rows(self, transaction: Any, packs: dict[int, Pack]) -> None:
-        """Add what is known of packs' records, under numbers that are used up with it."""
-        for number, pack in packs.items():
-            transaction.put(NUMBER.pack(number), record_rows(pack), db=self._view.databases[_PACKS])
-            put_bases(transaction, self._view.databases[BASES], number, pack.rows)
-        last = max(self._last_number(transaction), *packs, 0)
-        transaction.put(b"last", last.to_bytes(4, "little"), db=self._view.databases[_META])
-
-    def _put_cuts(self, transaction: Any, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        put_cuts(transaction, self._view.databases[CUTS], rows)
-        self._view.looked_up(len(rows))
+        self._filing.put_cuts(transaction, cuts)
+        self._file_ids(transaction, ids)
 
     def _reserve(self, count: int) -> int:
         """Use up `count` numbers before anything is filed under them; return the one before."""
         reserved = [0]
 
         def change(transaction: Any) -> None:
-            reserved[0] = self._last_number(transaction)
-            last = (reserved[0] + count).to_bytes(4, "little")
-            transaction.put(b"last", last, db=self._view.databases[_META])
+            reserved[0] = self._filing.last_number(transaction)
+            self._filing.use_numbers(transaction, reserved[0] + count)
 
         self._write(change)
         return reserved[0]
 
-    def _put_ids(self, transaction: Any, ids: dict[int, tuple[bytes, bytes]]) -> None:
-        """Make packs known, but for those that another process took up meanwhile."""
-        numbers = self._view.databases[_NUMBERS]
-        for pack_id, value in ids.values():
-            transaction.put(pack_id, value, overwrite=False, db=numbers)
-        self._turn(transaction)
-
-    def _put_places(
+    def _file_places(
         self, transaction: Any, places: Sequence[tuple[bytes, bytes]], added: Container[int]
     ) -> None:
-        """Add places in the order of their ids, beside those that are there and alive."""
-        objects = self._view.databases[_OBJECTS]
-        numbers = self._numbers
-        put = transaction.put
-        for start in range(0, len(places), _RELEASED):
-            for key, place in places[start : start + _RELEASED]:
-                if not put(key, place, overwrite=False, db=objects):
-                    old = bytes(transaction.get(key, db=objects))
-                    if place in old:
-                        continue
-                    if len(old) >= _CROWDED * PLACE.size:
-                        # Only then: a number unknown here may be one that another process
-                        # files things under right now.
-                        old = live(old, numbers) + live(old, added)
-                    put(key, old + place, db=objects)
-            self._view.looked_up(_RELEASED)
+        self._filing.put_places(transaction, places, self._numbers, added)
+
+    def _file_ids(self, transaction: Any, ids: dict[int, tuple[bytes, bytes]]) -> None:
+        self._filing.put_ids(transaction, ids)
+        self._turn(transaction)
 
     # -- asking the view --------------------------------------------------------------------
 
@@ -365,7 +321,7 @@ class Index:
             with self._reading() as transaction:
                 numbers = self._numbers
                 get = transaction.get
-                objects = self._view.databases[_OBJECTS]
+                objects = self._view.databases[OBJECTS]
                 for object_id in part:
                     value = get(object_id, db=objects)
                     if value is None:
@@ -380,7 +336,7 @@ class Index:
     def find(self, object_id: bytes) -> list[Place]:
         """Return every place of an object, least depth first; empty when there is none."""
         with self._reading() as transaction:
-            value = bytes(transaction.get(object_id, b"", db=self._view.databases[_OBJECTS]))
+            value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
             places: list[Place] = []
             for number, record, inner, size in PLACE.iter_unpack(value):
                 row = self._row(transaction, number, record)
@@ -400,7 +356,7 @@ class Index:
         return found
 
     def _best(self, transaction: Any, object_id: bytes) -> Place | None:
-        value = transaction.get(object_id, db=self._view.databases[_OBJECTS])
+        value = transaction.get(object_id, db=self._view.databases[OBJECTS])
         best: Place | None = None
         if value is not None:
             for number, record, inner, size in PLACE.iter_unpack(value):
@@ -425,7 +381,7 @@ class Index:
                 return rows
         if number not in self._numbers:
             return None
-        value = transaction.get(NUMBER.pack(number), db=self._view.databases[_PACKS])
+        value = transaction.get(NUMBER.pack(number), db=self._view.databases[PACKS])
         if value is None:
             return None
         rows = bytes(value)
@@ -447,7 +403,7 @@ class Index:
                 return None if rows is None else cut_of(rows, number, record)
 
             def find(chunk_id: bytes) -> Cut | None:
-                value = transaction.get(chunk_id, db=self._view.databases[_OBJECTS])
+                value = transaction.get(chunk_id, db=self._view.databases[OBJECTS])
                 best: Cut | None = None
                 for number, record, _inner, _size in PLACE.iter_unpack(value or b""):
                     found = chunk(number, record)
@@ -461,7 +417,7 @@ class Index:
         """Return the ids of the chunks that a record is a delta against; empty for others."""
         databases = self._view.databases
         with self._reading() as transaction:
-            value = transaction.get(bytes.fromhex(pack_id), db=databases[_NUMBERS])
+            value = transaction.get(bytes.fromhex(pack_id), db=databases[NUMBERS])
             if value is None:
                 return []
             key = RECORD.pack(PACK.unpack(value)[0], record)
@@ -470,7 +426,7 @@ class Index:
     def kind_and_salt(self, pack_id: str) -> tuple[int, bytes]:
         """Return the kind and the salt of a pack; raises ObjectMissing where it is unknown."""
         with self._reading() as transaction:
-            value = transaction.get(bytes.fromhex(pack_id), db=self._view.databases[_NUMBERS])
+            value = transaction.get(bytes.fromhex(pack_id), db=self._view.databases[NUMBERS])
             if value is None:
                 raise ObjectMissing(f"pack {pack_id[:12]}… is not there any more")
             _number, _size, kind, salt = PACK.unpack(value)
@@ -479,7 +435,7 @@ class Index:
     def objects(self) -> int:
         """Return the number of ids in the view, those of vanished packs included."""
         with self._reading() as transaction:
-            count: int = transaction.stat(self._view.databases[_OBJECTS])["entries"]
+            count: int = transaction.stat(self._view.databases[OBJECTS])["entries"]
             return count
 
     def count_places(self, pack_ids: Container[str]) -> int:
@@ -489,35 +445,21 @@ class Index:
         while True:
             with self._reading() as transaction:
                 numbers = {n for n, pack_id in self._numbers.items() if pack_id in pack_ids}
-                cursor = transaction.cursor(db=self._view.databases[_OBJECTS])
+                cursor = transaction.cursor(db=self._view.databases[OBJECTS])
                 if not cursor.set_range(start):
                     return count
                 for row, (key, value) in enumerate(cursor):
                     start = bytes(key)
-                    if row >= _RELEASED:
+                    if row >= RELEASED:
                         break
                     count += len(live(bytes(value), numbers)) // PLACE.size
                 else:
                     return count
-            self._view.looked_up(_RELEASED)
+            self._view.looked_up(RELEASED)
 
     def size(self) -> int:
         """Return the bytes that the view takes on disk."""
         return self._view.size()
-
-    def follow_serial(self, serial: int) -> int:
-        """Return the largest serial of `state` ever seen with this view, this one included."""
-        meta = self._view.databases[_META]
-        with self._reading() as transaction:
-            seen = int.from_bytes(transaction.get(b"serial", b"", db=meta), "little")
-        if serial > seen:
-            with self._writing:
-                self._view.write(
-                    lambda transaction: transaction.put(
-                        b"serial", serial.to_bytes(8, "little"), db=meta
-                    )
-                )
-        return max(serial, seen)
 
     # -- snapshots found complete -----------------------------------------------------------
 
@@ -535,7 +477,7 @@ class Index:
 
         def change(transaction: Any) -> None:
             databases = self._view.databases
-            if bytes(transaction.get(b"forgotten", b"", db=databases[_META])) == forgotten:
+            if bytes(transaction.get(b"forgotten", b"", db=databases[META])) == forgotten:
                 transaction.put(snapshot_id.encode(), generation, db=databases[_COMPLETE])
 
         with self._writing:

@@ -22,6 +22,7 @@ from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageE
 from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
 from packstone.repository.bases import NONE, Base, Candidates
 from packstone.repository.index import Index
+from packstone.repository.known import follow_serial
 from packstone.repository.layout import (
     DELTA_FEATURE,
     STATE,
@@ -101,7 +102,7 @@ class ObjectWriter:
         self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
         state = read_state(storage, sealer)
-        seen = index.follow_serial(state.serial)
+        seen = follow_serial(sealer.repository_id, state.serial)
         if seen > state.serial:
             raise Damaged(
                 f"state is older than one that was here before: number {state.serial}, seen {seen}",
