@@ -25,6 +25,7 @@ COMMANDS = {
     "snapshots": "look",
     "ls": "look",
     "cat": "cat",
+    "stats": "stats",
     "check": "check",
     "key": "key",
 }

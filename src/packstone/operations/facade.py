@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, keys, restore, snapshot
+from packstone.operations import browse, check, keys, restore, snapshot, stats
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -273,6 +273,10 @@ class Repository:
             os.fsencode(path),
             RestoreOptions(threads=self._threads, **options),
         )
+
+    def stats(self) -> stats.Stats:
+        """Return how much there is and what it takes; raises Damaged, ObjectMissing."""
+        return stats.collect_stats(self._objects)
 
     def check(
         self, *, read_data: bool = False, progress: ProgressFunction | None = None

@@ -41,6 +41,7 @@ from packstone.repository.places import (
     pack_value,
     places_of,
     record_of,
+    record_sizes,
 )
 from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
@@ -431,6 +432,15 @@ class Index:
                 raise ObjectMissing(f"pack {pack_id[:12]}… is not there any more")
             _number, _size, kind, salt = PACK.unpack(value)
             return kind, salt
+
+    def records(self) -> Iterator[tuple[str, int, list[tuple[int, int, int]]]]:
+        """Yield each pack's id, size and its records' (stored size, raw size, codec); bytes."""
+        for number, pack_id in self.packs.items():
+            with self._reading() as transaction:
+                rows = self._rows_of(transaction, number)
+                size = self._pack_sizes.get(number, 0)
+            if rows is not None:
+                yield pack_id, size, record_sizes(rows)
 
     def objects(self) -> int:
         """Return the number of ids in the view, those of vanished packs included."""

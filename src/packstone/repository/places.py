@@ -82,6 +82,11 @@ def record_of(rows: bytes, record: int) -> tuple[int, int, int, int, int] | None
     return ROW.unpack_from(rows, start)[:5]
 
 
+def record_sizes(rows: bytes) -> list[tuple[int, int, int]]:
+    """Return each record's (stored size, raw size, codec)."""
+    return [row[1:4] for row in ROW.iter_unpack(rows)]
+
+
 def cut_of(rows: bytes, number: int, record: int) -> Cut | None:
     """Return the chunk that is a record of its own, None for records of other kinds."""
     start = record * ROW.size
