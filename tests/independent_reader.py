@@ -80,12 +80,12 @@ def open_envelope(data: bytes, kind: int, owner: bytes, sealing: bytes | None) -
 
 def passphrase_bytes(given: bytes) -> bytes:
     try:
-        given = unicodedata.normalize("NFC", given.decode()).encode()
+        text = unicodedata.normalize("NFC", given.decode())
     except UnicodeDecodeError:
         return given
-    digits = given.upper().translate(bytes.maketrans(b"018", b"OIB"), b" -")
-    fits = base64.b32encode(blake3(digits[:32]).digest())[:4] == digits[32:]
-    return digits if fits and not digits.strip(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") else given
+    key = "".join(text.split()).upper().translate(str.maketrans("018", "OIB", "-"))
+    fits = base64.b32encode(blake3(key[:32].encode()).digest())[:4].decode() == key[32:]
+    return (key if fits and not key.strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") else text).encode()
 
 
 def open_slot(data: bytes, owner: bytes, passphrase: bytes) -> bytes:
@@ -143,8 +143,8 @@ class Reader:  # of one repository: where every object lies according to the foo
             body = unseal(derive("footer key", self.sealing + head[32:]), body, starts[0] + head)
         rows, end = unpack(body, list[Row]), 128
         types = {type_ for row in rows for _, _, type_ in struct.iter_unpack("<32sIB", row[4])}
-        need(types in ({CHUNK}, {TREE}, {LIST}, {TREE, LIST}), "types that are no pack's")
         prefix = starts[1 if types == {CHUNK} else 2]
+        need(types == {CHUNK} or types <= {TREE, LIST}, "types that are no pack's")
         header = prefix + struct.pack("<QQ16x", offset, size)
         trailer = struct.pack("<8sQQQ", b"PKSTTAIL", offset, size, len(whole))
         need(part[:-32] == (trailer if start else header), "unsupported, or of another pack")

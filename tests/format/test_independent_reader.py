@@ -267,7 +267,7 @@ def test_refuses_what_was_made_without_keys(
                 name = f"snapshots/{snapshot_id}"
             (copy / name).write_bytes(data)
     else:
-        for pack in copy.glob("packs/*/*"):
+        for pack in list(copy.glob("packs/*/*")):  # others are made in the loop
             data = bytearray(pack.read_bytes())
             first, size = struct.unpack_from("<QQ", data, 64)
             if part == "record":  # records stand before or behind the first footer

@@ -100,6 +100,8 @@ def passphrases() -> Iterator[Vector]:
     yield line("recovery key, as digits", digits, digits)
     yield line("recovery key, lower case", RECOVERY.lower(), digits)
     yield line("recovery key, blanks", f" {RECOVERY.replace('-', ' ')} ", digits)
+    spaced = RECOVERY.replace("-", "\t", 4).replace("-", "\u00a0\n")
+    yield line("recovery key, white space of all kinds", spaced, digits)
     wrong = digits.replace("O", "0").replace("I", "1").replace("B", "8")
     assert wrong != digits
     yield line("recovery key, misread", wrong, digits)

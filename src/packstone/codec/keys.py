@@ -155,8 +155,8 @@ def wrap(
     `salt` is 32 random bytes, new for each slot. Raises UsageError for a cost out of bounds.
     """
     check_new(passphrase, cost)
-    if len(label.encode(errors="replace")) > MAX_LABEL:
-        raise UsageError(f"a label has {MAX_LABEL} bytes at most")
+    if not label.isprintable() or len(label.encode()) > MAX_LABEL:
+        raise UsageError(f"a label is printable text of {MAX_LABEL} bytes at most")
     key, check = _derive(passphrase_bytes(passphrase), salt, cost)
     bound = _bound(repository_id, created_ns, role, label)
     return KeySlot(
@@ -180,6 +180,14 @@ def check_new(passphrase: str | bytes, cost: Argon2) -> None:
         raise UsageError(f"Argon2 {wrong}")
 
 
+def refusal(slot: KeySlot) -> str:
+    """Return why a slot is not to be tried, or an empty text."""
+    if slot.kdf != KDF:
+        return f"key derivation {slot.kdf!r}"
+    wrong = Argon2(slot.time, slot.memory * KIB, slot.lanes).wrong()
+    return f"Argon2 {wrong}" if wrong else ""
+
+
 def unwrap(slot: KeySlot, passphrase: bytes, repository_id: bytes, name: str) -> Secrets | None:
     """Return the secrets in a slot, None if it is not of this passphrase.
 
@@ -188,10 +196,9 @@ def unwrap(slot: KeySlot, passphrase: bytes, repository_id: bytes, name: str) ->
     """
     from cryptography.exceptions import InvalidTag
 
-    cost = Argon2(slot.time, slot.memory * KIB, slot.lanes)
-    if slot.kdf != KDF or (wrong := cost.wrong()):
-        reason = f"Argon2 {wrong}" if slot.kdf == KDF else f"key derivation {slot.kdf!r}"
+    if reason := refusal(slot):
         raise UnsupportedFormat(f"{name}: {reason}", hint="Nothing was computed with it")
+    cost = Argon2(slot.time, slot.memory * KIB, slot.lanes)
     key, check = _derive(passphrase, slot.salt, cost)
     if not hmac.compare_digest(check, slot.check):
         return None

@@ -64,6 +64,7 @@ def add_key(
     label: str = "",
     role: str = "passphrase",
     cost: Argon2 | None = None,
+    replacing: bool = False,
     clock: Callable[[], int] = time.time_ns,
     random: Random = secrets.token_bytes,
 ) -> str:
@@ -80,6 +81,7 @@ def add_key(
         cost=cost or Argon2(),
         role=role,
         label=label,
+        replacing=replacing,
     )
 
 
@@ -114,7 +116,15 @@ def change_passphrase(
     """
     old = repository.slot_id
     label = next((row.label for row in list_keys(repository) if row.id == old), "")
-    new = add_key(repository, passphrase, label=label, cost=cost, clock=clock, random=random)
+    new = add_key(
+        repository,
+        passphrase,
+        label=label,
+        cost=cost,
+        replacing=True,
+        clock=clock,
+        random=random,
+    )
     keyring.remove_slot(repository.storage, repository.repository_id, old)
     repository.slot_id = new
     return new

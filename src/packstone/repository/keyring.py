@@ -22,6 +22,7 @@ from packstone.codec.keys import (
     Secrets,
     looks_mistyped,
     passphrase_bytes,
+    refusal,
     unwrap,
     wrap,
 )
@@ -33,7 +34,9 @@ from packstone.storage.base import Storage, local_path
 from packstone.storage.local import LocalStorage
 
 MAX_SLOT = 64 * KIB
-MAX_SLOTS = 64  # whoever fills `keys/` with slots must not make every open run Argon2id for hours
+MAX_SLOTS = 64
+# Whoever fills `keys/` with slots must not make every open run Argon2id for hours: KiB × passes.
+MAX_SPENT = 64 * 3 * 64 * KIB
 _PAPER_HEAD = "packstone key slot"
 _PAPER_BYTES = 25  # of a line: 40 characters of base 32
 
@@ -102,7 +105,12 @@ def unlock(
     damaged = [each.error for each in unusable]
     wanted = passphrase_bytes(passphrase)
     failure: UnsupportedFormat | Damaged | None = damaged[0] if damaged else None
-    for slot_id, slot in slots[:MAX_SLOTS]:
+    spent = untried = 0
+    for slot_id, slot in slots:
+        if spent > MAX_SPENT:
+            untried += 1
+            continue
+        spent += _cost(slot)
         try:
             secrets = unwrap(slot, wanted, repository_id, key_name(slot_id))
         except (UnsupportedFormat, Damaged) as error:
@@ -112,6 +120,12 @@ def unlock(
             for each in damaged:
                 warn(f"{each.message}. Other slots are whole: remove it, add a new one")
             return secrets, slot_id
+    if untried:
+        raise Damaged(
+            f"{untried} of {len(slots)} key slots were not tried: together they ask for too much",
+            name="keys/",
+            hint="Somebody has put slots there. Move away those that `key list` did not know",
+        )
     if isinstance(failure, UnsupportedFormat):
         raise failure
     if failure is not None:
@@ -143,16 +157,13 @@ def store_slot(
     cost: Argon2,
     role: str = "passphrase",
     label: str = "",
+    replacing: bool = False,
 ) -> str:
     """Make a new slot durable and return its id; `salt` is 32 random bytes.
 
     The slot is opened again before it is written: one that does not open would lock out its user.
     """
-    if len(read_slots(storage, repository_id)[0]) >= MAX_SLOTS:
-        raise UsageError(
-            f"there are {MAX_SLOTS} key slots, and no more are tried",
-            hint="Remove one first: packstone key remove",
-        )
+    _check_room(read_slots(storage, repository_id)[0], cost, replacing)
     slot = wrap(
         secrets,
         passphrase,
@@ -177,12 +188,23 @@ def store_slot(
     return slot_id
 
 
+def _check_room(slots: Sequence[StoredSlot], cost: Argon2, replacing: bool) -> None:
+    """Raise UsageError where one more slot would keep another from being tried."""
+    spent = sorted([*(_cost(stored.slot) for stored in slots), cost.time * cost.memory // KIB])
+    full = len(slots) >= MAX_SLOTS and not replacing
+    if full or sum(spent[:-1]) > MAX_SPENT:
+        raise UsageError(
+            f"there are {len(slots)} key slots; with one more some would never be tried",
+            hint="Remove one first: packstone key remove; or let this one cost less",
+        )
+
+
 def remove_slot(storage: LocalStorage, repository_id: bytes, slot_id: str) -> None:
     """Remove a slot, a damaged one too; raises UsageError for the last whole one."""
     lock = Lock(storage, exclusive=True, name="keys")  # two at once could remove both of two
     try:
         slots, _unusable = read_slots(storage, repository_id)
-        if not any(stored.id != slot_id for stored in slots):
+        if not any(stored.id != slot_id and not refusal(stored.slot) for stored in slots):
             raise UsageError(
                 f"{slot_id[:12]}… is the last whole key slot: without it nothing can be read",
                 hint="Add another first: packstone key add",

@@ -57,6 +57,24 @@ def _note(path: str, text: str) -> None:
         pass
 
 
+def remember_index(repository_id: bytes, directory: str) -> None:
+    """Note where the index of an encrypted repository is to be."""
+    path = os.path.join(cache_directory(), "indexes", repository_id.hex())
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(os.fsencode(directory))
+
+
+def index_directory(repository_id: bytes) -> str | None:
+    """Return where the index of an encrypted repository was to be, None if nothing was said."""
+    try:
+        with open(os.path.join(cache_directory(), "indexes", repository_id.hex()), "rb") as file:
+            chosen = os.fsdecode(file.read(4096))
+    except OSError:
+        return None
+    return chosen if os.path.isdir(chosen) else None
+
+
 def _known(storage: LocalStorage) -> str:
     try:
         with open(_memory(storage), encoding="ascii", errors="replace") as file:

@@ -21,7 +21,13 @@ from packstone.errors import Damaged, UsageError, WrongPassphrase
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
-from packstone.repository.known import cache_directory, refuse_downgrade, remember
+from packstone.repository.known import (
+    cache_directory,
+    index_directory,
+    refuse_downgrade,
+    remember,
+    remember_index,
+)
 from packstone.repository.layout import Config, State
 from packstone.repository.locks import Lock
 from packstone.repository.reader import ObjectReader
@@ -109,15 +115,18 @@ class ObjectRepository:
             return self._index
 
     def _default_index_dir(self) -> str:
+        name = self.repository_id.hex()
+        if self.encrypted:
+            # It tells ids, sizes and fingerprints: storage has no say in where it goes.
+            return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
         location = Path(self.storage.full_path(_LOCATION))
         if location.is_file():
             chosen = location.read_text().strip()
             if os.path.isdir(chosen):
-                return os.path.join(chosen, self.repository_id.hex())
-        elif not self.encrypted and os.access(self.storage.path, os.W_OK):
-            # Of an encrypted repository it would tell ids, sizes and fingerprints.
+                return os.path.join(chosen, name)
+        elif os.access(self.storage.path, os.W_OK):
             return self.storage.full_path("index")
-        return os.path.join(cache_directory(), self.repository_id.hex())
+        return os.path.join(cache_directory(), name)
 
     @property
     def reader(self) -> ObjectReader:
@@ -241,8 +250,11 @@ def init(
             os.makedirs(index_dir, mode=0o700, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot use {index_dir} for the index: {error.strerror}") from error
-        storage.make_directories(["index"])
-        storage.put(_LOCATION, os.path.abspath(index_dir).encode() + b"\n")
+        if passphrase is None:
+            storage.make_directories(["index"])
+            storage.put(_LOCATION, os.path.abspath(index_dir).encode() + b"\n")
+        else:
+            remember_index(repository_id, os.path.abspath(index_dir))
     storage.put("lock", b"")
     state = State(generation=random(16))
     storage.put(layout.STATE, layout.encode_state(state, sealer, random(32)))

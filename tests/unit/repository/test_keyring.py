@@ -1,29 +1,25 @@
-"""Slots come, go and are put back, and at every moment somebody who could open still can."""
+"""Slots come and go, and at every moment somebody who could open still can."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import itertools
 import os
-import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from random import Random
 from typing import Any
 
-import faults
 import msgspec
 import pytest
 from contract.storage_suite import MemoryStorage
-from faults import Plan, faulty, in_child
+from unit.repository.slots import OWNER, SECRETS, add, flip, unlock
 
 from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import checksum
-from packstone.codec.keys import Argon2, KeySlot, Secrets, recovery_key
+from packstone.codec.keys import KeySlot
 from packstone.errors import (
     Damaged,
     ObjectMissing,
@@ -32,21 +28,8 @@ from packstone.errors import (
     UsageError,
     WrongPassphrase,
 )
-from packstone.model import KIB
-from packstone.operations import keys
 from packstone.repository import keyring
-from packstone.repository.repository import ObjectRepository, init
-from packstone.storage.base import Storage
 from packstone.storage.local import LocalStorage
-
-OWNER = bytes(range(16))
-SECRETS = Secrets(bytes(range(100, 132)), bytes(range(200, 232)))
-CHEAP = Argon2(time=1, memory=8 * KIB, lanes=1)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -54,35 +37,6 @@ def local(tmp_path: Path) -> LocalStorage:
     storage = LocalStorage(str(tmp_path / "store"))
     storage.make_directories(["tmp", "keys"])
     return storage
-
-
-_salts = itertools.count()
-
-
-def add(storage: Storage, passphrase: str, created_ns: int = 0, **options: Any) -> str:
-    """Store a slot and return its id."""
-    return keyring.store_slot(
-        storage,
-        SECRETS,
-        passphrase,
-        repository_id=OWNER,
-        salt=checksum(b"%d" % next(_salts)),
-        created_ns=created_ns,
-        cost=CHEAP,
-        **options,
-    )
-
-
-def unlock(
-    storage: Storage, passphrase: str, warn: Callable[[str], Any] = pytest.fail
-) -> tuple[Secrets, str]:
-    return keyring.unlock(storage, OWNER, passphrase, warn)
-
-
-def flip(storage: MemoryStorage, slot_id: str) -> None:
-    data = bytearray(storage.files[f"keys/{slot_id}"])
-    data[100] ^= 1
-    storage.files[f"keys/{slot_id}"] = bytes(data)
 
 
 # -- several slots --------------------------------------------------------------------------
@@ -183,8 +137,9 @@ class Vanishing(MemoryStorage):
 def test_a_slot_that_vanishes_meanwhile_is_no_obstacle() -> None:
     """Somebody changes a passphrase while others open the repository with theirs."""
     storage = Vanishing()
-    storage.gone = "keys/" + add(storage, "one")
+    gone = add(storage, "one")
     add(storage, "two")
+    storage.gone = f"keys/{gone}"
     assert unlock(storage, "two")[0] == SECRETS
 
 
@@ -196,6 +151,66 @@ def test_a_slot_of_a_later_version_beside_a_whole_one() -> None:
     later = bytes(data) + checksum(bytes(data))
     storage.files[f"keys/{checksum(later).hex()}"] = later
     assert unlock(storage, "passphrase", lambda text: None)[0] == SECRETS
+
+
+def test_what_costs_most_is_tried_last() -> None:
+    """Whoever can write to the storage can forge slots that take a minute each, all of them new."""
+    storage = MemoryStorage()
+    honest = add(storage, "passphrase", 1)
+    for number in range(3):
+        forged = msgspec.structs.replace(
+            keyring.read_slots(storage, OWNER)[0][0].slot,
+            time=32, memory=1 << 20, created_ns=2 + number, label=f"{number}",
+        )  # fmt: skip
+        data = seal_envelope(
+            Kind.KEY_SLOT, Sealer(OWNER), bytes(32), msgspec.msgpack.encode(forged)
+        )
+        storage.files[f"keys/{checksum(data).hex()}"] = data
+    start = time.monotonic()
+    assert unlock(storage, "passphrase") == (SECRETS, honest)
+    assert time.monotonic() - start < 1
+
+
+def test_slots_that_are_not_tried_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The passphrase may well be of one of them: it is not called wrong."""
+    storage = MemoryStorage()
+    for number in range(6):
+        add(storage, f"passphrase {number}", number)
+    monkeypatch.setattr(keyring, "MAX_SPENT", 4 * 8)
+    assert unlock(storage, "passphrase 5")[0] == SECRETS
+    with pytest.raises(Damaged, match="1 of 6 key slots were not tried"):
+        unlock(storage, "another")
+
+
+def test_no_slot_is_added_that_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As are five of 1 GiB and four passes, all of them honest."""
+    storage = MemoryStorage()
+    monkeypatch.setattr(keyring, "MAX_SPENT", 4 * 8)
+    added = []
+    for number in range(8):
+        with contextlib.suppress(UsageError):
+            add(storage, f"passphrase {number}", number)
+            added.append(number)
+    assert added
+    for number in added:
+        assert unlock(storage, f"passphrase {number}")[0] == SECRETS
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "caf\udce9", "\x1b[31m", "two\nlines", "\u202egpj.exe", "x" * 1025,
+        "\ud800",
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_a_label_that_cannot_be_shown_is_refused(label: str) -> None:
+    """Labels stand in the clear and in listings on terminals."""
+    storage = MemoryStorage()
+    with pytest.raises(UsageError, match="label"):
+        add(storage, "passphrase", label=label)
+    assert storage.files == {}
+    add(storage, "passphrase", label="Zoë’s laptop, 2nd floor")
 
 
 # -- removing -------------------------------------------------------------------------------
@@ -221,6 +236,17 @@ def test_a_damaged_slot_does_not_count(local: LocalStorage) -> None:
         keyring.remove_slot(local, OWNER, good)
     keyring.remove_slot(local, OWNER, bad)
     assert unlock(local, "two") == (SECRETS, good)
+
+
+def test_a_slot_that_asks_too_much_does_not_count(local: LocalStorage) -> None:
+    """No version of this program opens it, so it is no reason to let the last other one go."""
+    good = add(local, "one")
+    slot = keyring.read_slots(local, OWNER)[0][0].slot
+    payload = msgspec.msgpack.encode(msgspec.structs.replace(slot, memory=16 << 20))
+    data = seal_envelope(Kind.KEY_SLOT, Sealer(OWNER), bytes(32), payload)
+    local.put(f"keys/{checksum(data).hex()}", data)
+    with pytest.raises(UsageError, match="last whole"):
+        keyring.remove_slot(local, OWNER, good)
 
 
 class Meeting(LocalStorage):
@@ -338,339 +364,3 @@ def test_a_prefix_names_one_slot(local: LocalStorage) -> None:
     for wrong in ("", "xyz", ids[0][: length - 1] * 2, "f" * 64):
         with pytest.raises(UsageError, match="key slot"):
             keyring.resolve_slot(local, wrong)
-
-
-# -- exports --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("label", ["", "l", "la", "a label", "é" * 25])
-def test_an_export_gives_the_same_bytes_back(label: str) -> None:
-    """Whatever the length of its last line."""
-    storage = MemoryStorage()
-    slot_id = add(storage, "passphrase", label=label)
-    text = keyring.export_slot(storage, OWNER, slot_id)
-    assert slot_id in text and OWNER.hex() in text and text.isascii()
-    assert max(map(len, text.splitlines())) <= 84, "or it does not fit a page"
-    for form in (
-        text, text.lower(), text.replace("\n", "\r\n"), text.replace(" ", ""), f"\n\n  {text}\n",
-        "".join(f"   {line}  \n\n" for line in text.splitlines()), text.upper(),
-    ):  # fmt: skip
-        other = MemoryStorage()
-        assert keyring.import_slot(other, OWNER, form) == slot_id
-        assert other.files == storage.files
-    assert unlock(other, "passphrase") == (SECRETS, slot_id)
-    assert keyring.import_slot(storage, OWNER, text) == slot_id, "once more does no harm"
-
-
-def exported(label: str = "laptop") -> tuple[bytes, list[str]]:
-    storage = MemoryStorage()
-    slot_id = add(storage, "passphrase", label=label)
-    text = keyring.export_slot(storage, OWNER, slot_id)
-    lines = [line for line in text.splitlines() if ":" in line]
-    return storage.files[f"keys/{slot_id}"], lines
-
-
-def named(lines: list[str], number: int) -> bool:
-    """Return whether reading the lines blames one of them."""
-    try:
-        keyring.parse_export("\n".join(lines))
-    except UsageError as error:
-        return f"line {number} " in error.message
-    return False
-
-
-def test_one_wrong_character_in_a_line_is_named() -> None:
-    """Whatever it was taken for: typed from paper, or read by a machine."""
-    data, lines = exported()
-    assert keyring.parse_export("\n".join(lines)) == data
-    rng = Random("typing")
-    others = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-    missed = []
-    for number, line in enumerate(lines, 1):
-        for at, old in enumerate(line):
-            if old in " :":
-                continue
-            for new in {*rng.sample(others, 6), *"01869 -.", "é"} - {old, old.upper()}:
-                if old not in others and new == " ":
-                    continue
-                changed = line[:at] + new + line[at + 1 :]
-                if not named([*lines[: number - 1], changed, *lines[number:]], number):
-                    missed.append((number, at, old, new))
-    # The very last character may have bits that no byte needs: then the same bytes are read.
-    for number, at, _old, new in missed:
-        line = lines[-1]
-        assert (number, at) == (len(lines), line.index(" / ") - 1)
-        text = "\n".join([*lines[:-1], line[:at] + new + line[at + 1 :]])
-        assert keyring.parse_export(text) == data, new
-
-
-def test_every_wrong_character_of_every_place_has_another_check() -> None:
-    """The check is short and linear: what it misses in one line it misses in all of them."""
-    zeros = keyring._line_check(1, bytes(25))
-    for at in range(0, 200, 5):
-        for change in range(1, 32):
-            wrong = (change << 195 - at).to_bytes(25, "big")
-            assert keyring._line_check(1, wrong) != zeros
-            if at < 195:  # two neighbours exchanged
-                wrong = (change << 195 - at ^ change << 190 - at).to_bytes(25, "big")
-                assert keyring._line_check(1, wrong) != zeros
-
-
-def test_lines_in_another_order_or_missing_are_named() -> None:
-    data, lines = exported()
-    count = len(lines)
-    for number in range(1, count):
-        less = lines[: number - 1] + lines[number:]
-        assert named(less, number), "the next one stands where it should be"
-        assert named([*lines[: number - 1], lines[number - 1], *lines[number - 1 :]], number + 1)
-        swapped = list(lines)
-        swapped[number - 1], swapped[number] = swapped[number], swapped[number - 1]
-        assert named(swapped, number)
-        one, two = (line.partition(":") for line in swapped[number - 1 : number + 1])
-        swapped[number - 1 : number + 1] = ["".join(two[:2]) + one[2], "".join(one[:2]) + two[2]]
-        assert named(swapped, number), "and the numbers are right"
-    assert keyring.parse_export("\n".join(lines)) == data
-    for wrong in ("", "packstone key slot\n", "some text"):
-        with pytest.raises(UsageError, match="no lines"):
-            keyring.parse_export(wrong)
-
-
-def test_the_last_lines_are_missed() -> None:
-    """Nothing says how many there should be, but what is there is no slot."""
-    _, lines = exported()
-    storage = MemoryStorage()
-    for count in range(1, len(lines)):
-        with pytest.raises(UsageError, match="no use"):
-            keyring.import_slot(storage, OWNER, "\n".join(lines[:count]))
-    without_colon = [*lines[:-1], lines[-1].replace(":", ".")]
-    with pytest.raises(UsageError):
-        keyring.import_slot(storage, OWNER, "\n".join(without_colon))
-    assert storage.files == {}
-
-
-def test_an_export_of_another_repository_is_refused() -> None:
-    storage = MemoryStorage()
-    text = keyring.export_slot(storage, OWNER, add(storage, "passphrase"))
-    other = MemoryStorage()
-    with pytest.raises(UsageError, match="repository"):
-        keyring.import_slot(other, bytes(16), text)
-    assert other.files == {}
-
-
-def test_what_is_no_slot_is_not_imported() -> None:
-    """Another small object, exported by the same lines."""
-    storage = MemoryStorage()
-    data = seal_envelope(Kind.STATE, Sealer(OWNER), bytes(32), b"payload")
-    parts = [data[at : at + 25] for at in range(0, len(data), 25)]
-    text = "\n".join(
-        f"{number}: {base64.b32encode(part).decode().rstrip('=')} / "
-        f"{keyring._line_check(number, part)}"
-        for number, part in enumerate(parts, 1)
-    )
-    assert keyring.parse_export(text) == data
-    with pytest.raises(UsageError, match="kind"):
-        keyring.import_slot(storage, OWNER, text)
-    assert storage.files == {}
-
-
-def test_a_damaged_slot_is_not_exported() -> None:
-    """A print-out that cannot be put back is found out too late."""
-    storage = MemoryStorage()
-    slot_id = add(storage, "passphrase")
-    flip(storage, slot_id)
-    with pytest.raises(Damaged):
-        keyring.export_slot(storage, OWNER, slot_id)
-
-
-# -- a repository ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def location(tmp_path: Path) -> str:
-    """A new encrypted repository, whose passphrase is `old`."""
-    path = str(tmp_path / "store")
-    init(path, average=4096, pack_size=1 << 20, level=3, passphrase="old", cost=CHEAP)
-    return path
-
-
-@pytest.fixture
-def opened(location: str) -> Iterator[ObjectRepository]:
-    repository = ObjectRepository(location, passphrase="old")
-    yield repository
-    repository.close()
-
-
-def opens(location: str, passphrase: str) -> bool:
-    try:
-        repository = ObjectRepository(location, passphrase=passphrase)
-    except WrongPassphrase:
-        return False
-    assert repository.warnings == []
-    repository.close()
-    return True
-
-
-def test_keys_are_added_listed_and_removed(opened: ObjectRepository, location: str) -> None:
-    first = opened.slot_id
-    second = keys.add_key(opened, "two", label="work", cost=CHEAP)
-    third, key = keys.add_recovery_key(opened, label="safe", cost=CHEAP)
-    rows = {row.id: row for row in keys.list_keys(opened)}
-    assert set(rows) == {first, second, third}
-    assert [(rows[i].role, rows[i].label, rows[i].current) for i in (first, second, third)] == [
-        ("passphrase", "", True), ("passphrase", "work", False), ("recovery", "safe", False),
-    ]  # fmt: skip
-    assert {(row.time, row.memory, row.lanes) for row in rows.values()} == {(1, 8 * KIB, 1)}
-    assert all(opens(location, each) for each in ("old", "two", key, key.lower()))
-    assert keys.remove_key(opened, second[:12]) == second
-    assert not opens(location, "two") and opens(location, "old") and opens(location, key)
-
-
-def test_a_recovery_key_is_of_160_random_bits(opened: ObjectRepository) -> None:
-    asked: list[int] = []
-
-    def random(size: int) -> bytes:
-        asked.append(size)
-        return Random(len(asked)).randbytes(size)
-
-    _, key = keys.add_recovery_key(opened, cost=CHEAP, random=random)
-    assert asked == [20, 32]
-    assert key == recovery_key(Random(1).randbytes(20))
-
-
-def test_a_damaged_key_is_listed(opened: ObjectRepository, location: str) -> None:
-    bad = keys.add_key(opened, "two", cost=CHEAP)
-    (Path(location) / "keys" / bad).write_bytes(b"damaged")
-    rows = keys.list_keys(opened)
-    assert [row.id for row in rows] == [opened.slot_id, bad]
-    assert rows[0].damage == "" and bad[:12] in rows[1].damage
-
-
-def test_changing_a_passphrase(opened: ObjectRepository, location: str) -> None:
-    old = opened.slot_id
-    new = keys.change_passphrase(opened, "new", cost=CHEAP)
-    assert opened.slot_id == new != old
-    assert os.listdir(Path(location) / "keys") == [new]
-    assert opens(location, "new") and not opens(location, "old")
-    assert keys.change_passphrase(opened, "newer", cost=CHEAP) != new, "and once more"
-    assert opens(location, "newer") and not opens(location, "new")
-
-
-def test_changing_keeps_other_keys_and_the_label(opened: ObjectRepository, location: str) -> None:
-    keys.add_key(opened, "two", label="work", cost=CHEAP)
-    two = ObjectRepository(location, passphrase="two")
-    new = keys.change_passphrase(two, "three", cost=CHEAP)
-    assert {row.id: row.label for row in keys.list_keys(two)}[new] == "work"
-    two.close()
-    assert opens(location, "old") and opens(location, "three") and not opens(location, "two")
-
-
-def test_a_refused_passphrase_changes_nothing(opened: ObjectRepository, location: str) -> None:
-    before = os.listdir(Path(location) / "keys")
-    for wrong, cost in (("", CHEAP), ("x" * 70_000, CHEAP), ("new", Argon2(time=0))):
-        with pytest.raises(UsageError):
-            keys.change_passphrase(opened, wrong, cost=cost)
-    assert os.listdir(Path(location) / "keys") == before and opens(location, "old")
-
-
-def test_import_needs_no_passphrase(opened: ObjectRepository, location: str) -> None:
-    """All slots are lost, and somebody has printed one."""
-    text = keys.export_key(opened)
-    (path,) = (Path(location) / "keys").iterdir()
-    data = path.read_bytes()
-    path.unlink()
-    with pytest.raises(Damaged, match="no key slot"):
-        ObjectRepository(location, passphrase="old")
-    assert keys.import_key(location, text) == opened.slot_id == path.name
-    assert path.read_bytes() == data and opens(location, "old")
-
-
-def test_a_plain_repository_has_no_keys(tmp_path: Path) -> None:
-    path = str(tmp_path / "plain")
-    init(path, average=4096, pack_size=1 << 20, level=3)
-    repository = ObjectRepository(path)
-    for act in (
-        keys.list_keys, keys.export_key, lambda each: keys.add_key(each, "x"),
-        lambda each: keys.change_passphrase(each, "x"), lambda each: keys.remove_key(each, "a"),
-        keys.add_recovery_key, lambda each: keys.import_key(path, "1: AA / 00000"),
-    ):  # fmt: skip
-        with pytest.raises(UsageError, match="plain"):
-            act(repository)
-    repository.close()
-
-
-@pytest.mark.parametrize("options", [{"passphrase": ""}, {"cost": Argon2(time=0)}], ids=str)
-def test_init_refuses_a_passphrase_before_it_writes(tmp_path: Path, options: Any) -> None:
-    path = tmp_path / "store"
-    options = {"average": 4096, "pack_size": 1 << 20, "level": 3, "passphrase": "x"} | options
-    with pytest.raises(UsageError):
-        init(str(path), **options)
-    assert not path.exists()
-
-
-# -- everything that can end a change of passphrase -----------------------------------------
-
-
-def change(location: str) -> None:
-    repository = ObjectRepository(location, passphrase="old")
-    try:
-        keys.change_passphrase(repository, "new", cost=CHEAP)
-    finally:
-        repository.close()
-
-
-@pytest.fixture
-def copies(location: str, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Make a fresh copy of the repository for each trial; only what a change can touch."""
-    numbers = itertools.count()
-
-    def make() -> str:
-        path = tmp_path / f"copy {next(numbers)}"
-        shutil.copytree(location, path, ignore=shutil.ignore_patterns("packs", "index"))
-        return str(path)
-
-    yield make
-
-
-def steps_of(location: str) -> list[str]:
-    plan = Plan()
-    with faulty(plan):
-        change(location)
-    return plan.steps
-
-
-def test_the_new_slot_is_durable_before_the_old_one_goes(copies: Callable[[], str]) -> None:
-    steps = steps_of(copies())
-    assert steps.index("done commit keys") < steps.index("delete keys")
-
-
-def test_death_at_every_step_of_a_change(copies: Callable[[], str]) -> None:
-    steps = steps_of(copies())
-    assert len(steps) > 20
-    seen = []
-    for at in range(len(steps)):
-        location = copies()
-
-        def run(location: str = location, at: int = at) -> None:
-            with faulty(Plan(faults.leave, at)):
-                change(location)
-
-        assert in_child(run) == faults.EXIT_CODE, steps[at]
-        seen.append((opens(location, "old"), opens(location, "new")))
-        assert any(seen[-1]), f"nobody can open it after {steps[at]}"
-        if seen[-1][0]:
-            change(location)  # the same command works when it is run again
-            assert opens(location, "new") and not opens(location, "old")
-    assert list(dict.fromkeys(seen)) == [(True, False), (True, True), (False, True)]
-
-
-@pytest.mark.parametrize("action", [faults.interrupt, faults.unavailable, faults.full])
-def test_an_exception_at_every_step_of_a_change(
-    copies: Callable[[], str], action: faults.Action
-) -> None:
-    steps = steps_of(copies())
-    for at in range(len(steps)):
-        location = copies()
-        with faulty(Plan(action, at)), pytest.raises((KeyboardInterrupt, PackstoneError)):
-            change(location)
-        assert opens(location, "old") or opens(location, "new"), steps[at]
-        assert at >= steps.index("delete keys") or opens(location, "old"), steps[at]

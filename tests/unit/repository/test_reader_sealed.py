@@ -216,3 +216,18 @@ def test_a_wrong_index_costs_a_rebuild_and_nothing_else(
     finally:
         again.close()
     assert len(again.warnings) <= 1 and all("index" in text for text in again.warnings)
+
+
+def test_storage_does_not_choose_where_the_index_goes(
+    repository: ObjectRepository, location: str
+) -> None:
+    """It tells ids and sizes of all chunks, which the storage is promised not to learn."""
+    store(repository, large(3))
+    repository.close()
+    os.makedirs(f"{location}/inviting")
+    os.makedirs(f"{location}/index", exist_ok=True)
+    Path(location, "index/location").write_text(f"{location}/inviting\n")
+    again = ObjectRepository(location, passphrase="p")
+    assert len(again.index.packs) == 1
+    again.close()
+    assert list(Path(location, "inviting").rglob("*")) == []
