@@ -108,6 +108,11 @@ def places_of(number: int, rows: Iterable[RecordRow]) -> Iterator[tuple[bytes, b
             inner += size
 
 
+def split_places(value: bytes) -> list[bytes]:
+    """Return the places that stand one behind the other."""
+    return [value[start : start + PLACE.size] for start in range(0, len(value), PLACE.size)]
+
+
 def live(value: bytes, numbers: Container[int]) -> bytes:
     """Leave out the places in packs that are gone: this is how they are swept out."""
     return b"".join(
