@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from packstone.filesystem.reading import Extent, extents, open_regular, read_int
 from packstone.filesystem.walk import OpenDirectory
 from packstone.model import ID_SIZE, MIB, Entry, Extras, Flag, Problem, Stat
 from packstone.operations.parent import OldVersion, Parent
-from packstone.operations.storing import ChunkStore, drain
+from packstone.operations.storing import ChunkStore, ReadAt, drain
 from packstone.repository.contents import ContentWriter
 
 SMALL_FILE = MIB  # up to this a file is read in a batch
@@ -312,7 +312,7 @@ class FileReader:
             self._store_extents(directory, fd, before, content, spans, version)
         except BaseException:
             # What went wrong in the repository outweighs what went wrong in the source.
-            drain(content, spans, wait=True)
+            _drain_all(content, spans)
             raise
         return before, content, spans
 
@@ -332,18 +332,39 @@ class FileReader:
                 drain(content, spans, wait=True)
                 content.add_hole(extent.size)
                 continue
-            offset, end = extent.offset, extent.offset + extent.size
 
-            def read(view: memoryview, end: int = end) -> int:
-                nonlocal offset
+            def read(view: memoryview, offset: int) -> int:
                 with _of_source():
-                    count = read_into(fd, view[: end - offset], offset)
-                offset += count
+                    count = read_into(fd, view, offset)
                 self._count(count)
-                self._report(directory)
                 return count
 
-            self._store.store_run(content, spans, read, version, extent.offset)
+            if extent.size < _ENDLESS:
+                run = (extent.offset, extent.size)
+                for _ in self._store.store_extent(content, spans, read, run, version):
+                    self._report(directory)
+            else:
+                self._store_endless(directory, read, content, spans, version)
+
+    def _store_endless(
+        self,
+        directory: OpenDirectory,
+        read: ReadAt,
+        content: ContentWriter,
+        spans: deque[Future[list[tuple[bytes, int]]]],
+        version: OldVersion,
+    ) -> None:
+        """Store a file that states no size, as those of /proc do."""
+        offset = 0
+
+        def read_on(view: memoryview) -> int:
+            nonlocal offset
+            count = read(view, offset)
+            offset += count
+            self._report(directory)
+            return count
+
+        self._store.store_run(content, spans, read_on, version)
 
     def _finish_long(
         self,
@@ -358,7 +379,7 @@ class FileReader:
         try:
             for retry in range(_RETRIES + 1):
                 before, content, spans = attempt
-                drain(content, spans, wait=True)
+                _drain_all(content, spans)
                 flags = 0
                 with _of_source():
                     after = stat_of(os.fstat(fd))
@@ -379,6 +400,7 @@ class FileReader:
         except _Unreadable as error:
             return self._unreadable(directory, name, stat, pending.link, error.number)
         finally:
+            wait(attempt[2])  # they read from it
             os.close(fd)
             directory.release()
 
@@ -395,6 +417,21 @@ class _Unreadable(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+def _drain_all(content: ContentWriter, spans: deque[Future[list[tuple[bytes, int]]]]) -> None:
+    """Wait until no span reads its file any more; errors of the repository go first."""
+    failure: _Unreadable | None = None
+    try:
+        while spans:
+            try:
+                drain(content, spans, wait=True)
+            except _Unreadable as error:
+                failure = failure or error
+    finally:
+        wait(spans)
+    if failure is not None:
+        raise failure
 
 
 @contextmanager

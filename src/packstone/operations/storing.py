@@ -1,15 +1,17 @@
 """Turn the bytes of files into stored chunks, on worker threads.
 
-Knows buffers and chunks, not directories or snapshots. Reading and cutting a long file
-happens where the caller is, hashing and compressing on the workers; what is in flight is
-bounded. Invariant: a `Content` gives its chunks in the file's order, whoever made them.
+Knows buffers and chunks, not directories or snapshots. A long file is read, cut and hashed span
+by span on the workers, each span by one of them while its bytes are in that processor's cache;
+where a span's first chunk starts it learns from the span before. A stream is read and cut where
+the caller is. What is in flight is bounded. Invariant: a `Content` gives its chunks in the file's
+order, whoever made them.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +30,41 @@ SPAN_SIZE = 4 * MIB
 WINDOW = 32  # bytes on either side of a cut that its key depends on
 
 Read = Callable[[memoryview], int]  # fill the view; fewer bytes only at the end of the run
+ReadAt = Callable[[memoryview, int], int]  # the same, from an offset
+
+
+class _Baton:
+    """What a span hands to the next one: the bytes that belong to both."""
+
+    __slots__ = ("_closed", "_lead", "_rest")
+
+    def __init__(self) -> None:
+        self._closed = threading.Lock()
+        self._closed.acquire()
+        self._rest: Buffer | None = None
+        self._lead = 0
+
+    def pass_on(self, rest: Buffer | None, lead: int) -> None:
+        """Give the end of a span, of which `lead` bytes are in chunks; None ends the run."""
+        self._rest, self._lead = rest, lead
+        self._closed.release()
+
+    def take(self) -> tuple[Buffer | None, int]:
+        """Wait for the span before. It runs or is done: the workers keep the order."""
+        self._closed.acquire()
+        rest, self._rest = self._rest, None
+        return rest, self._lead
+
+
+class _Run:
+    """Spans that are cut as one."""
+
+    __slots__ = ("is_over", "old", "read")
+
+    def __init__(self, read: ReadAt, old: OldVersion) -> None:
+        self.read = read
+        self.old = old
+        self.is_over = False  # a span met the end of the file, or failed
 
 
 class NewChunk(NamedTuple):
@@ -242,6 +279,71 @@ class ChunkStore:
     ) -> list[tuple[bytes, int]]:
         try:
             return self.store(buffer, begin, ends, low, high, old, position)
+        finally:
+            self._give_back(buffer)
+
+    def store_extent(
+        self,
+        content: ContentWriter,
+        pending: deque[Future[list[tuple[bytes, int]]]],
+        read: ReadAt,
+        extent: tuple[int, int],
+        old: OldVersion,
+    ) -> Iterator[None]:
+        """Let the workers read, cut and store a run of known (offset, size) in a file.
+
+        As `store_run`, and faster; what is left in `pending` calls `read` until it is done.
+        Yields after each span, for the caller to report.
+        """
+        run = _Run(read, old)
+        offset, size = extent
+        before = _Baton()
+        before.pass_on(b"", 0)
+        while size and not run.is_over:
+            part = min(size, SPAN_SIZE)
+            final = part == size
+            after = _Baton()
+            pending.append(
+                self.workers.submit(self._store_part, run, offset, part, final, before, after)
+            )
+            offset += part
+            size -= part
+            before = after
+            drain(content, pending, wait=False)
+            yield
+
+    def _store_part(
+        self, run: _Run, offset: int, size: int, final: bool, before: _Baton, after: _Baton
+    ) -> list[tuple[bytes, int]]:
+        """Read a span, cut it when the span before is cut, hash and store its chunks."""
+        buffer = self._take()
+        rest: Buffer | None = None
+        lead = 0
+        at = WINDOW + self._tail  # of the span's own bytes; what is left of the last one ends here
+        try:
+            try:
+                with memoryview(buffer) as view:
+                    end = at + run.read(view[at : at + size], offset)
+                left, begin = before.take()
+                if left is None:
+                    return []
+                final = final or end < at + size
+                low = at - len(left)  # the run's first byte that is still in the buffer
+                begin += low
+                buffer[low:at] = left
+                # A cut near the end waits for the bytes behind it, which its key depends on.
+                ends = self.chunker.cut(
+                    buffer, begin, end if final else max(begin, end - WINDOW), final
+                )
+                if not final:
+                    last = ends[-1] if ends else begin
+                    start = max(low, last - WINDOW)
+                    rest, lead = buffer[start:end], last - start
+            finally:
+                run.is_over = run.is_over or rest is None
+                after.pass_on(rest, lead)
+            position = offset - (at - begin)
+            return self.store(buffer, begin, ends, low, end, run.old, position) if ends else []
         finally:
             self._give_back(buffer)
 
