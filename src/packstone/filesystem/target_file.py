@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 
 from packstone.errors import TargetError
@@ -17,22 +16,18 @@ from packstone.filesystem.descriptors import Descriptors, Node
 from packstone.filesystem.metadata import ACL_ACCESS, apply_attributes, remove_xattr
 from packstone.filesystem.placing import Outcome, Placing, discard, reason_of
 from packstone.filesystem.target_directory import TargetDirectory, validate_name
-from packstone.model import MIB, Buffer, Entry
+from packstone.model import Buffer, Entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AGAIN = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _GRAIN = 4096  # a block, of which holes are made
 _ZEROS = bytes(_GRAIN)
-_WAITING_SIZE = 8 * MIB  # of pieces that wait for the thread that writes
-_PIECE_SIZE = MIB  # what a piece counts as at least: it may keep a larger buffer alive
 
 
 class TargetFile(Node):
     """A file begun: `write_at` its content, then `finish` or `abandon` it.
 
     What is never written is a hole. A failure is kept until `finish`, which reports it.
-    One thread writes at a time, also for the others: the kernel locks the inode for each write,
-    and threads that meet there spin (measured: up to half of a restore's processor time).
     """
 
     __slots__ = (
@@ -45,9 +40,6 @@ class TargetFile(Node):
         "_placing",
         "_sparse",
         "_temporary",
-        "_waiting",
-        "_waiting_size",
-        "_writing",
         "directory",
         "name",
         "size",
@@ -78,9 +70,6 @@ class TargetFile(Node):
         self._error: Exception | None = None
         self._done = False
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[int, memoryview]] = deque()
-        self._waiting_size = 0
-        self._writing = threading.Lock()  # held by the thread that writes
         with placing.directories.hold(directory) as directory_fd:
             try:
                 fd = os.open(self._temporary, _CREATE, 0o600, dir_fd=directory_fd)
@@ -106,46 +95,20 @@ class TargetFile(Node):
         return self._error is not None
 
     def write_at(self, offset: int, data: Buffer) -> None:
-        """Write a piece at its place, or leave it to the thread that is writing this file.
-
-        `data` must not change afterwards. A failure is kept for `finish` and stops later pieces.
-        """
-        size = max(len(data), _PIECE_SIZE)
-        with self._lock:
-            if self._error is not None:
-                return
-            is_full = self._waiting_size + size > _WAITING_SIZE
-            self._waiting.append((offset, memoryview(data)))
-            self._waiting_size += size
-        # Looked at again once the lock is free: a piece may have come after the last look.
-        while self._waiting and self._writing.acquire(blocking=is_full):
-            try:
-                self._write_pieces()
-            finally:
-                self._writing.release()
-
-    def _write_pieces(self) -> None:
-        """Write what waits until nothing does; whoever calls holds `_writing`."""
+        """Write a piece at its place. A failure is kept for `finish` and stops later pieces."""
+        if self._error is not None:
+            return
         try:
             fd = self._acquire()
             try:
-                while True:
-                    with self._lock:
-                        if not self._waiting:
-                            return
-                        offset, view = self._waiting.popleft()
-                        self._waiting_size -= max(len(view), _PIECE_SIZE)
-                    if self._sparse and _ZEROS in bytes(view):
-                        _write_around_zeros(fd, offset, view)
-                    else:
-                        _write_all(fd, offset, view)
+                if self._sparse and _ZEROS in bytes(data):
+                    _write_around_zeros(fd, offset, memoryview(data))
+                else:
+                    _write_all(fd, offset, memoryview(data))
             finally:
                 self._files.release(self)
         except (OSError, TargetError) as error:
-            with self._lock:
-                self._error = error
-                self._waiting.clear()
-                self._waiting_size = 0
+            self._error = error
 
     def finish(self, entry: Entry) -> Outcome:
         """Set the attributes of `entry` and give the file its name, once all is written."""
@@ -155,8 +118,6 @@ class TargetFile(Node):
                 raise ValueError("this file is finished already")
             self._done = True
         self._forget(self)
-        with self._writing:
-            self._write_pieces()
         try:
             if self._error is not None:
                 raise self._error

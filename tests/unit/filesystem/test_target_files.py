@@ -7,7 +7,6 @@ import os
 import random
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,56 +68,6 @@ def test_threads_write_one_file(target: Target, root: Path) -> None:
         thread.join()
     assert file.finish(file_entry(b"f", content)) == WRITTEN
     assert (root / "f").read_bytes() == content
-
-
-@pytest.mark.parametrize("failure", [None, errno.ENOSPC])
-def test_pieces_wait_for_the_thread_that_writes_up_to_a_bound(
-    target: Target, root: Path, monkeypatch: pytest.MonkeyPatch, failure: int | None
-) -> None:
-    count, piece = 20, 64 << 10
-    content = os.urandom(count * piece)
-    file = target.create_file(target.root, b"f", len(content))
-    entered, go_on = threading.Event(), threading.Event()
-    pwrite = os.pwrite
-    writers: set[int] = set()
-
-    def slow(fd: int, data: memoryview, offset: int) -> int:
-        writers.add(threading.get_ident())
-        entered.set()
-        assert go_on.wait(60)
-        if failure is not None:
-            raise OSError(failure, os.strerror(failure))
-        return pwrite(fd, data, offset)
-
-    monkeypatch.setattr(os, "pwrite", slow)
-    done = 0
-
-    def work(numbers: range) -> None:
-        nonlocal done
-        for number in numbers:
-            file.write_at(number * piece, memoryview(content)[number * piece :][:piece])
-            done += 1
-
-    first = threading.Thread(target=work, args=(range(1),))
-    first.start()
-    assert entered.wait(60)
-    others = threading.Thread(target=work, args=(range(1, count),))
-    others.start()
-    deadline = time.monotonic() + 60
-    while done < 8 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    others.join(0.2)
-    assert others.is_alive() and done == 8  # 8 pieces wait, the ninth makes its thread wait
-    go_on.set()
-    first.join()
-    others.join()
-    if failure is None:
-        assert file.finish(file_entry(b"f", content)) == WRITTEN
-        assert (root / "f").read_bytes() == content
-    else:
-        assert len(writers) == 1 and file.failed  # nobody tried again
-        assert file.finish(file_entry(b"f", content)) == FAILED
-        assert names(root) == []
 
 
 def test_more_files_begun_than_descriptors(target: Target, root: Path) -> None:
