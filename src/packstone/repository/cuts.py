@@ -6,8 +6,10 @@ hands out. Of several chunks at one cut the newest is kept.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import Any
 
 from packstone.repository.packs import KEYS, RecordRow
@@ -33,15 +35,20 @@ def cut_rows(number: int, rows: Iterable[RecordRow]) -> Iterator[tuple[bytes, by
 
 def put_cuts(transaction: Any, database: Any, rows: Iterable[tuple[bytes, bytes]]) -> None:
     """File the cuts of chunks, ascending by key; later packs replace earlier ones."""
-    get, put = transaction.get, transaction.put
-    for key, side in rows:
-        left, right = _sides(get(key, db=database))
-        starts, number, record = _SIDE.unpack(side)
-        if starts:
-            right = (number, record)
-        else:
-            left = (number, record)
-        put(key, _SIDES.pack(*left, *right), db=database)
+    put = transaction.put
+    for key, group in itertools.groupby(rows, key=itemgetter(0)):
+        left, right = _NOBODY, _NOBODY
+        for _key, side in group:
+            starts, number, record = _SIDE.unpack(side)
+            if starts:
+                right = (number, record)
+            else:
+                left = (number, record)
+        if not put(key, _SIDES.pack(*left, *right), overwrite=False, db=database):
+            old_left, old_right = _sides(transaction.get(key, db=database))
+            left = old_left if left == _NOBODY else left
+            right = old_right if right == _NOBODY else right
+            put(key, _SIDES.pack(*left, *right), db=database)
 
 
 def _sides(value: Any) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -15,7 +15,7 @@ from packstone.repository.places import NUMBER, PLACE, live, record_rows, split_
 from packstone.repository.view import View
 
 META, PACKS, NUMBERS, OBJECTS = b"meta", b"packs", b"numbers", b"objects"
-RELEASED = 4096  # insertions between two releases of mapped pages
+RELEASED = 1024  # insertions between two releases of mapped pages: at most 64 MiB of them
 _CROWDED = 8  # places of one id from which on those in vanished packs are dropped
 
 
@@ -43,8 +43,9 @@ class Filing:
 
     def put_cuts(self, transaction: Any, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """Add cuts in the order of their keys."""
-        put_cuts(transaction, self._view.databases[CUTS], rows)
-        self._view.looked_up(len(rows))
+        for start in range(0, len(rows), RELEASED):
+            put_cuts(transaction, self._view.databases[CUTS], rows[start : start + RELEASED])
+            self._view.looked_up(RELEASED)
 
     def put_ids(self, transaction: Any, ids: dict[int, tuple[bytes, bytes]]) -> None:
         """Make packs known, but for those that another process took up meanwhile."""
