@@ -109,7 +109,8 @@ def main() -> None:
             tools.append(KINDS[name](program, scratch, nights.source))
     results: dict[str, Any] = {
         "nights": arguments.nights, "scale": arguments.scale, "vacuum": arguments.vacuum,
-        "source": [], "tools": {t.name: {"size": [], "wall": [], "cpu": [], "rss": []} for t in tools},
+        "source": [],
+        "tools": {tool.name: {"size": [], "wall": [], "cpu": [], "rss": []} for tool in tools},
     }  # fmt: skip
     ids: dict[str, list[str]] = {tool.name: [] for tool in tools}
     kept = {0, arguments.nights // 2, arguments.nights - 1}

@@ -19,7 +19,9 @@ CUTS, BASES = b"cuts", b"bases"
 # the chunk that ends at the cut, the one that starts there: pack number, record number each
 _SIDES = struct.Struct("<IIII")
 _KEY = struct.Struct(">Q")
-_SIDE = struct.Struct(">?II")  # whether the chunk starts there, pack number, record number
+# Whether the chunk starts there, its lineage, pack number, record number. Packs that are taken up
+# together come in no order: there the later version of a chunk counts as the newer one.
+_SIDE = struct.Struct(">?III")
 CUT_KEY, CUT_SIDE = _KEY.size, _SIDE.size
 _NOBODY = (0, 0)  # numbers of packs start at 1
 
@@ -29,8 +31,8 @@ def cut_rows(number: int, rows: Iterable[RecordRow]) -> Iterator[tuple[bytes, by
     for record, row in enumerate(rows):
         if row.keys:
             start, end = KEYS.unpack(row.keys)
-            yield _KEY.pack(start), _SIDE.pack(True, number, record)
-            yield _KEY.pack(end), _SIDE.pack(False, number, record)
+            yield _KEY.pack(start), _SIDE.pack(True, row.lineage, number, record)
+            yield _KEY.pack(end), _SIDE.pack(False, row.lineage, number, record)
 
 
 def put_cuts(transaction: Any, database: Any, rows: Iterable[tuple[bytes, bytes]]) -> None:
@@ -39,7 +41,7 @@ def put_cuts(transaction: Any, database: Any, rows: Iterable[tuple[bytes, bytes]
     for key, group in itertools.groupby(rows, key=itemgetter(0)):
         left, right = _NOBODY, _NOBODY
         for _key, side in group:
-            starts, number, record = _SIDE.unpack(side)
+            starts, _lineage, number, record = _SIDE.unpack(side)
             if starts:
                 right = (number, record)
             else:
