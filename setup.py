@@ -1,4 +1,4 @@
-"""The two C extensions; everything else is in pyproject.toml.
+"""The three C extensions; everything else is in pyproject.toml.
 
 They keep to the limited API of CPython 3.11, so that one wheel per platform serves every
 later version. Free-threaded builds have no limited API and get an ordinary extension.
@@ -29,6 +29,7 @@ def extension(name: str, source: str) -> Extension:
 setup(
     ext_modules=[
         extension("packstone.chunking._kernel", "src/packstone/chunking/_kernel.c"),
+        extension("packstone.codec._delta", "src/packstone/codec/_delta.c"),
         extension("packstone.filesystem._scan", "src/packstone/filesystem/_scan.c"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},

@@ -46,9 +46,11 @@ def fill(repository: Path, chunks: int) -> None:
     try:
         for begin in range(0, chunks, PACK_CHUNKS):
             writer = PackWriter(opened.storage, DATA, opened.sealer, rng.randbytes(32))
+            cut = rng.randbytes(8)
             for _ in range(min(PACK_CHUNKS, chunks - begin)):
                 row = OBJECT.pack(rng.randbytes(32), CHUNK, 1)
-                writer.add(bytes(16), CHUNK, 1, row, rng.randbytes(16))
+                start, cut = cut, rng.randbytes(8)  # one chunk ends where the next one starts
+                writer.add(bytes(16), CHUNK, 1, row, start + cut)
             writer.finish()
     finally:
         opened.close()

@@ -8,6 +8,8 @@ all of them; a corpus too large to keep every repository at once goes tool by to
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,12 +87,18 @@ class Round:
         if row in self.rows:
             self.outcome.samples.setdefault(row, []).append(sample)
 
+    def _take_memory(self) -> None:
+        """Start what writes as much as the source has with memory that is at hand."""
+        script = Path(__file__).with_name("take_memory.py")
+        subprocess.run([sys.executable, script, str(tree_size(self.tool.source))], check=True)
+
     def _init(self, row: str) -> None:
         shutil.rmtree(self.tool.home, ignore_errors=True)
         self.tool.home.mkdir(parents=True)
         self._measure(row, self.tool.init())
 
     def _first(self, row: str) -> None:
+        self._take_memory()
         self._measure(row, self.tool.snapshot())
         self.outcome.first_size = tree_size(self.tool.repository)
 
@@ -109,6 +117,7 @@ class Round:
         target = self.scratch / "restored"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
+        self._take_memory()
         try:
             self._measure(row, self.tool.restore(target), cwd=target)
             if self.verify:

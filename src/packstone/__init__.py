@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         RestoreResult,
         SnapshotResult,
     )
+    from packstone.operations.stats import Stats
     from packstone.repository.snapshots import SnapshotRow
 
 __version__ = VERSION
@@ -79,6 +80,7 @@ _HOMES = {
         "RestoreResult",
         "SnapshotResult",
     ),
+    "packstone.operations.stats": ("Stats",),
     "packstone.repository.snapshots": ("SnapshotRow",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -87,9 +89,9 @@ __all__ = [
     "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
     "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
     "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Rules", "Snapshot",
-    "SnapshotResult", "SnapshotRow", "StorageError", "StorageFull", "StorageUnavailable",
-    "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__", "check_names",
-    "import_key", "init", "open",
+    "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
+    "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
+    "check_names", "import_key", "init", "open",
 ]  # fmt: skip
 
 

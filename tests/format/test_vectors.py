@@ -17,6 +17,7 @@ import pytest
 
 from packstone.chunking._kernel import siphash24
 from packstone.codec.compression import Compressor
+from packstone.codec.delta import DeltaCoder
 from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, open_envelope
 from packstone.codec.hashing import Hasher, checksum, plain_family
@@ -111,7 +112,7 @@ def run_snapshot(each: dict[str, Any]) -> None:
 
 
 def run_feature(each: dict[str, Any]) -> None:
-    storage = Names(**{"features/delta": bytes.fromhex(each["data"])})
+    storage = Names(**{"features/parity": bytes.fromhex(each["data"])})
     check_features(storage, sealer_of(each), writing=each["writing"])  # type: ignore[arg-type]
 
 
@@ -130,6 +131,14 @@ def run_record(each: dict[str, Any]) -> None:
     for buffer in (payload, bytearray(payload), memoryview(payload)):
         raw = Compressor(3).decode(each["codec"], buffer, each["raw_size"])
         assert bytes(raw) == (b"hello" if each["raw_size"] == 5 else b"x" * each["raw_size"])
+
+
+def run_delta(each: dict[str, Any]) -> None:
+    payload = bytes.fromhex(each["data"])
+    bases = [bytes.fromhex(base) for base in each["bases"]]
+    for buffer in (payload, bytearray(payload), memoryview(payload)):
+        chunk = DeltaCoder(Compressor(3)).decode(each["codec"], buffer, bases, each["raw_size"])
+        assert chunk.hex() == each["chunk"]
 
 
 def run_tree_page(each: dict[str, Any]) -> None:
@@ -163,6 +172,7 @@ RUN: dict[str, Callable[[dict[str, Any]], None]] = {
     "feature": run_feature,
     "pack": run_pack,
     "record": run_record,
+    "delta": run_delta,
     "tree page": run_tree_page,
     "entry": run_entry,
     "chunk-list page": run_list_page,

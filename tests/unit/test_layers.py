@@ -115,5 +115,6 @@ def test_the_rule_would_notice() -> None:
 def test_extensions_stand_beside_their_layer() -> None:
     assert {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("_*.c")} == {
         "chunking/_kernel.c",
+        "codec/_delta.c",
         "filesystem/_scan.c",
     }

@@ -16,6 +16,7 @@ NAMES = {
     "Rules",
     "SnapshotResult",
     "SnapshotRow",
+    "Stats",
     "RestoreResult",
     "ListedEntry",
     "CheckResult",

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from blake3 import blake3
+from delta_vectors import deltas
 from pack_vectors import packs, records
 from vector_line import OTHER, OURS, SALT, Vector, checksum, derive, encode, flipped, vector
 
@@ -343,7 +344,7 @@ def lists() -> Iterator[Vector]:
 
 def make() -> list[Vector]:
     """Return all vectors."""
-    parts = (secrets, envelopes, payloads, packs, records, trees, lists)
+    parts = (secrets, envelopes, payloads, packs, records, deltas, trees, lists)
     return [each for part in parts for each in part()]
 
 

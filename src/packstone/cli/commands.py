@@ -24,6 +24,8 @@ COMMANDS = {
     "restore": "restore",
     "snapshots": "look",
     "ls": "look",
+    "cat": "cat",
+    "stats": "stats",
     "check": "check",
     "key": "key",
 }

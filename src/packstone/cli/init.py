@@ -52,6 +52,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="zstd level.",
 )
+@click.option(
+    "--delta-versions",
+    type=click.IntRange(2, 1024),
+    default=64,
+    show_default=True,
+    help="Versions of a chunk that stand on one whole copy, at most.",
+)
 @cost_options
 @global_options
 @click.pass_obj
@@ -65,6 +72,7 @@ def init(
     chunk_size: int | None,
     pack_size: int,
     level: int,
+    delta_versions: int,
     **options: Any,
 ) -> int:
     """Create a repository at REPO, a path or a URL.
@@ -84,6 +92,7 @@ def init(
             chunk_size=chunk_size,
             pack_size=pack_size,
             level=level,
+            delta_versions=delta_versions,
             passphrase=secret,
             like=other,
             argon2=cost_of(options),

@@ -68,6 +68,11 @@ STANDARD_INPUT = 0
 @click.option("--ignore-inode", is_flag=True, help="Unchanged files may have a new inode.")
 @click.option("--parent", metavar="S", help="Compare with this snapshot.")
 @click.option("--level", type=click.IntRange(1, 19), metavar="N", help="zstd level for this run.")
+@click.option(
+    "--delta/--no-delta",
+    default=None,
+    help="Store chunks as deltas against older ones (default: unless the storage is slow to read).",
+)
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be stored, store nothing.")
 @click.option("--skip-if-unchanged", is_flag=True, help="No snapshot if nothing has changed.")
 @global_options
@@ -94,7 +99,7 @@ def snapshot(
     """
     session: Session = context.obj
     common: dict[str, Any] = {"tags": tags, "host": host, "time_ns": time_ns}
-    common |= {name: options[name] for name in ("parent", "level", "dry_run")}
+    common |= {name: options[name] for name in ("parent", "level", "dry_run", "delta")}
     _check_usage(paths, stdin_name, command_name, options)
 
     # Before the repository is opened: a mistyped file of patterns should not cost a lock.
@@ -194,6 +199,8 @@ def _document(result: packstone.SnapshotResult) -> dict[str, Any]:
         "chunks_total": result.chunks_total,
         "chunks_new": result.chunks_new,
         "chunks_delta": result.chunks_delta,
+        "bytes_delta": result.bytes_delta,
+        "bytes_delta_stored": result.bytes_delta_stored,
         "seconds": result.seconds,
     }
 
@@ -216,11 +223,16 @@ def _tell(result: packstone.SnapshotResult, *, dry_run: bool, verbose: int) -> N
         f"  {render.iec(result.bytes_total)} in all, {render.iec(result.bytes_read)} read, "
         f"{render.iec(result.bytes_added)} new, {render.iec(result.bytes_stored)} stored"
     )
+    if result.chunks_delta:
+        render.line(
+            f"  {render.count(result.chunks_delta, 'chunk')} as deltas: "
+            f"{render.iec(result.bytes_delta)} in {render.iec(result.bytes_delta_stored)}"
+        )
     if verbose:
         parent = result.parent_id[:8] if result.parent_id else "none"
         render.line(
-            f"  {render.count(result.chunks_total, 'chunk')}, {result.chunks_new:,} new, "
-            f"{result.chunks_delta:,} as deltas; parent {parent}"
+            f"  {render.count(result.chunks_total, 'chunk')}, {result.chunks_new:,} new; "
+            f"parent {parent}"
         )
     if result.errors:
         render.line(f"  {render.count(len(result.errors), 'problem')}, named above")

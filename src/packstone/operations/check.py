@@ -20,6 +20,7 @@ from packstone.operations.storing import Workers
 from packstone.repository.contents import iter_content
 from packstone.repository.keyring import check_slots
 from packstone.repository.layout import check_small_objects, list_ids, pack_name
+from packstone.repository.reachable import with_bases
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.trees import check_entry, iter_entries
@@ -170,24 +171,30 @@ class _Checker:
         return walked
 
     def _ask(self, asked: list[tuple[bytes, int, bytes]], snapshot_id: str) -> None:
-        """Look chunks up and name the files of those that are missing or unusable."""
-        places = self._repository.index.find_many([chunk_id for chunk_id, _, _ in asked])
-        unusable: dict[bytes, set[bytes]] = {}
-        for (chunk_id, size, path), place in zip(asked, places, strict=True):
-            if place is None or chunk_id in self._bad:
-                unusable.setdefault(chunk_id, set()).add(path)
-            elif place.size != size:
-                text = f"chunk {chunk_id.hex()[:12]}… has {place.size} bytes, expected {size}"
-                self.result.errors.append(Finding("tree", text, None, (snapshot_id,), (path,)))
-        asked.clear()
-        for chunk_id, paths in unusable.items():
-            pack = self._bad.get(chunk_id)
-            if pack is not None and self._whole_elsewhere(chunk_id):
+        """Look chunks and their bases up; name the files of those missing or unusable."""
+        ids = [chunk_id for chunk_id, _, _ in asked]
+        for reached in with_bases(self._repository.index, ids):
+            for at in reached.wanted_by:
+                chunk_id, size, path = asked[at]
+                place = reached.place
+                if chunk_id == reached.id and place is not None and place.size != size:
+                    text = f"chunk {chunk_id.hex()[:12]}… has {place.size} bytes, expected {size}"
+                    self.result.errors.append(Finding("tree", text, None, (snapshot_id,), (path,)))
+            if reached.place is not None and reached.id not in self._bad:
                 continue
-            text = f"chunk {chunk_id.hex()[:12]}… is {'damaged' if pack else 'in no pack'}"
+            pack = self._bad.get(reached.id)
+            if pack is not None and self._whole_elsewhere(reached.id):
+                continue
+            paths = {asked[at][2] for at in reached.wanted_by}
+            what = (
+                "chunk" if all(asked[at][0] == reached.id for at in reached.wanted_by) else "base"
+            )
+            wrong = "damaged" if pack else "in no pack that it could be taken from"
+            text = f"{what} {reached.id.hex()[:12]}… is {wrong}"
             self.result.errors.append(
                 Finding("chunk", text, pack, (snapshot_id,), tuple(sorted(paths)))
             )
+        asked.clear()
 
     def _whole_elsewhere(self, chunk_id: bytes) -> bool:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from packstone.codec.compression import Compressor
+from packstone.codec.delta import DELTA_CODECS, DeltaCoder
 from packstone.errors import Damaged, StorageError, UnsupportedFormat
 from packstone.model import Buffer, ObjectType
 from packstone.operations.check_names import hash_file
@@ -37,6 +38,8 @@ class _RecordScanner:
         self._pack = pack
         self._hasher = repository.hasher
         self._codec = codec
+        self._deltas = DeltaCoder(codec)
+        self._bases = repository.reader.bases
         self._seal = repository.sealer.pack(pack.kind, pack.salt)
         self._buffer = bytearray()
         self._base = 0  # offset in the pack of the buffer's first byte
@@ -81,7 +84,11 @@ class _RecordScanner:
         where = f"pack {self._pack.id[:12]}… is damaged at byte {row.offset} (record {self._next})"
         try:
             opened = self._seal.open(self._next, row.raw_size, row.codec, payload)
-            raw = memoryview(self._codec.decode(row.codec, opened, row.raw_size))
+            if row.codec in DELTA_CODECS:
+                bases = self._bases(row.bases, row.depth)
+                raw = memoryview(self._deltas.decode(row.codec, opened, bases, row.raw_size))
+            else:
+                raw = memoryview(self._codec.decode(row.codec, opened, row.raw_size))
         except Damaged as error:
             self.bad_ids += [found[0] for found in row.object_rows()]
             self.texts.append(f"{where}: {error.message}")

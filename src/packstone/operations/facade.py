@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, keys, restore, snapshot
+from packstone.operations import browse, check, keys, restore, snapshot, stats
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -38,6 +38,7 @@ def init(
     chunk_size: int | None = None,
     pack_size: int = 64 * MIB,
     level: int = 3,
+    delta_versions: int = 64,
     passphrase: str | bytes | None = None,
     like: Repository | None = None,
     argon2: Argon2 | None = None,
@@ -48,7 +49,8 @@ def init(
     With a passphrase it is encrypted, and `argon2` is the cost of guessing it. With `like`
     chunks travel unchanged between the two: the new one cuts and names them alike. Sizes in
     bytes: `chunk_size`, the average, is a power of two from 4 KiB to 8 MiB, by default 256 KiB;
-    `pack_size` the target of packs from 1 MiB to 1 GiB; `level` is zstd's, 1 to 19. The index
+    `pack_size` the target of packs from 1 MiB to 1 GiB; `level` is zstd's, 1 to 19;
+    `delta_versions` how many versions of a chunk stand on one whole copy, 2 to 1,024. The index
     goes to `index_dir` if given. Raises UsageError, StorageError.
     """
     family: bytes | None = None
@@ -66,6 +68,7 @@ def init(
         average=chunk_size or 256 * KIB,
         pack_size=pack_size,
         level=level,
+        delta_versions=delta_versions,
         passphrase=passphrase,
         family=family,
         cost=argon2 or Argon2(),
@@ -270,6 +273,10 @@ class Repository:
             os.fsencode(path),
             RestoreOptions(threads=self._threads, **options),
         )
+
+    def stats(self) -> stats.Stats:
+        """Return how much there is and what it takes; raises Damaged, ObjectMissing."""
+        return stats.collect_stats(self._objects)
 
     def check(
         self, *, read_data: bool = False, progress: ProgressFunction | None = None

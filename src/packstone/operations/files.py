@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,9 +20,9 @@ from packstone.filesystem import _scan
 from packstone.filesystem.metadata import read_xattrs_of, stat_of
 from packstone.filesystem.reading import Extent, extents, open_regular, read_into
 from packstone.filesystem.walk import OpenDirectory
-from packstone.model import MIB, Entry, Extras, Flag, Problem, Stat
-from packstone.operations.parent import Parent
-from packstone.operations.storing import ChunkStore, drain
+from packstone.model import ID_SIZE, MIB, Entry, Extras, Flag, Problem, Stat
+from packstone.operations.parent import OldVersion, Parent
+from packstone.operations.storing import ChunkStore, ReadAt, drain
 from packstone.repository.contents import ContentWriter
 
 SMALL_FILE = MIB  # up to this a file is read in a batch
@@ -221,13 +221,14 @@ class FileReader:
                 ids.append(found)
             else:
                 ends = store.chunker.cut(data, 0, len(data), True)
-                known = self._parent.known_chunks(files[at][3])
+                version = self._parent.old_version(files[at][3])
                 content = ContentWriter(self._put)
-                for row in store.store(data, 0, ends, 0, len(data), known):
+                for row in store.store(data, 0, ends, 0, len(data), version, 0):
                     content.add(*row)
                 contents[at] = content.finish()
         if ids:
-            store.store_whole(ids, [results[at][1] for at in single])
+            beside = [_only_chunk(files[at][3]) for at in single]
+            store.store_whole(ids, [results[at][1] for at in single], beside)
         self._count(sum([len(result[1]) for result in results if type(result) is tuple]))
         return [
             self._finish(file, result, content)
@@ -281,10 +282,10 @@ class FileReader:
             number = error.errno or errno.EIO
             pending.set(self._unreadable(directory, name, stat, pending.link, number))
             return
-        known = self._parent.known_chunks(old)
+        version = self._parent.old_version(old)
         directory.acquire()
         try:
-            attempt = self._begin(directory, fd, known)
+            attempt = self._begin(directory, fd, version)
         except _Unreadable as error:
             os.close(fd)
             directory.release()
@@ -292,7 +293,7 @@ class FileReader:
             return
 
         def settle() -> None:
-            pending.set(self._finish_long(directory, name, stat, fd, attempt, known, pending))
+            pending.set(self._finish_long(directory, name, stat, fd, attempt, version, pending))
 
         pending.when(settle)
         self._long.append(pending)
@@ -300,7 +301,7 @@ class FileReader:
             self._long.popleft().resolve()
 
     def _begin(
-        self, directory: OpenDirectory, fd: int, known: frozenset[bytes]
+        self, directory: OpenDirectory, fd: int, version: OldVersion
     ) -> tuple[Stat, ContentWriter, deque[Future[list[tuple[bytes, int]]]]]:
         """Read and cut a file as it is now; its last spans may still be on the workers."""
         with _of_source():
@@ -308,10 +309,10 @@ class FileReader:
         content = ContentWriter(self._put)
         spans: deque[Future[list[tuple[bytes, int]]]] = deque()
         try:
-            self._store_extents(directory, fd, before, content, spans, known)
+            self._store_extents(directory, fd, before, content, spans, version)
         except BaseException:
             # What went wrong in the repository outweighs what went wrong in the source.
-            drain(content, spans, wait=True)
+            _drain_all(content, spans)
             raise
         return before, content, spans
 
@@ -322,7 +323,7 @@ class FileReader:
         stat: Stat,
         content: ContentWriter,
         spans: deque[Future[list[tuple[bytes, int]]]],
-        known: frozenset[bytes],
+        version: OldVersion,
     ) -> None:
         with _of_source():
             found = list(extents(fd, stat)) if stat.size else [Extent(0, _ENDLESS, False)]
@@ -331,18 +332,39 @@ class FileReader:
                 drain(content, spans, wait=True)
                 content.add_hole(extent.size)
                 continue
-            offset, end = extent.offset, extent.offset + extent.size
 
-            def read(view: memoryview, end: int = end) -> int:
-                nonlocal offset
+            def read(view: memoryview, offset: int) -> int:
                 with _of_source():
-                    count = read_into(fd, view[: end - offset], offset)
-                offset += count
+                    count = read_into(fd, view, offset)
                 self._count(count)
-                self._report(directory)
                 return count
 
-            self._store.store_run(content, spans, read, known)
+            if extent.size < _ENDLESS:
+                run = (extent.offset, extent.size)
+                for _ in self._store.store_extent(content, spans, read, run, version):
+                    self._report(directory)
+            else:
+                self._store_endless(directory, read, content, spans, version)
+
+    def _store_endless(
+        self,
+        directory: OpenDirectory,
+        read: ReadAt,
+        content: ContentWriter,
+        spans: deque[Future[list[tuple[bytes, int]]]],
+        version: OldVersion,
+    ) -> None:
+        """Store a file that states no size, as those of /proc do."""
+        offset = 0
+
+        def read_on(view: memoryview) -> int:
+            nonlocal offset
+            count = read(view, offset)
+            offset += count
+            self._report(directory)
+            return count
+
+        self._store.store_run(content, spans, read_on, version)
 
     def _finish_long(
         self,
@@ -351,13 +373,13 @@ class FileReader:
         stat: Any,
         fd: int,
         attempt: Any,
-        known: frozenset[bytes],
+        version: OldVersion,
         pending: PendingFile,
     ) -> Entry | None:
         try:
             for retry in range(_RETRIES + 1):
                 before, content, spans = attempt
-                drain(content, spans, wait=True)
+                _drain_all(content, spans)
                 flags = 0
                 with _of_source():
                     after = stat_of(os.fstat(fd))
@@ -366,7 +388,7 @@ class FileReader:
                     break
                 flags = Flag.CHANGED
                 if retry < _RETRIES:
-                    attempt = self._begin(directory, fd, known)
+                    attempt = self._begin(directory, fd, version)
             if flags:
                 self._changed(directory, name)
             with _of_source():
@@ -378,8 +400,15 @@ class FileReader:
         except _Unreadable as error:
             return self._unreadable(directory, name, stat, pending.link, error.number)
         finally:
+            wait(attempt[2])  # they read from it
             os.close(fd)
             directory.release()
+
+
+def _only_chunk(old: Entry | None) -> bytes | None:
+    """Return the id of the chunk that a file was, None if it had several or none."""
+    content = old.content if old is not None else None
+    return content if isinstance(content, bytes) and len(content) == ID_SIZE else None
 
 
 class _Unreadable(Exception):
@@ -388,6 +417,21 @@ class _Unreadable(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+def _drain_all(content: ContentWriter, spans: deque[Future[list[tuple[bytes, int]]]]) -> None:
+    """Wait until no span reads its file any more; errors of the repository go first."""
+    failure: _Unreadable | None = None
+    try:
+        while spans:
+            try:
+                drain(content, spans, wait=True)
+            except _Unreadable as error:
+                failure = failure or error
+    finally:
+        wait(spans)
+    if failure is not None:
+        raise failure
 
 
 @contextmanager

@@ -6,8 +6,9 @@ be in the repository and its times leave no room for a change that kept them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import bisect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 from packstone.errors import Damaged, ObjectMissing
 from packstone.model import Entry, ObjectType
@@ -81,23 +82,62 @@ class Parent:
         except (Damaged, ObjectMissing):
             return None
 
-    def known_chunks(self, entry: Entry | None) -> frozenset[bytes]:
-        """Return chunk ids of an older version of a file that need no look-up.
+    def old_version(self, entry: Entry | None) -> OldVersion:
+        """Return what is known of the chunks of a file as it was.
 
-        Bounded: of a file with a list in pages, whose ids are many, none are returned; the
-        index is asked instead.
+        Bounded: of a huge file nothing; the index is asked instead.
         """
-        if entry is None or not self._complete:
-            return frozenset()
-        content: Any = entry.content
-        if isinstance(content, bytes):
-            return frozenset((content,))
-        if isinstance(content, list) and len(content) == 3:
-            ids = self.chunk_ids(entry) if entry.size < _KNOWN_SIZE else None
-            return frozenset(ids or ())
-        return frozenset()
+        if entry is None or entry.mode & 0o170000 != 0o100000 or entry.size >= _KNOWN_SIZE:
+            return NOTHING_OLD
+        try:
+            return OldVersion(list(iter_content(self._reader.get, entry)), self._complete)
+        except (Damaged, ObjectMissing):
+            return NOTHING_OLD
 
 
+class OldVersion:
+    """The chunks of a file as it was in the parent snapshot; shared by the workers of a file."""
+
+    __slots__ = ("_certain", "_drift", "_ends", "_ids", "_starts")
+
+    def __init__(self, rows: Sequence[tuple[bytes, int]], certain: bool) -> None:
+        """`rows` are (id, size), of a hole without an id; `certain` if all are stored."""
+        self._certain = certain
+        self._ids = [row[0] for row in rows]
+        self._ends = list(itertools.accumulate(row[1] for row in rows))
+        self._starts = {
+            row[0]: end - row[1] for row, end in zip(rows, self._ends, strict=True) if row[0]
+        }
+        self._drift = 0  # from a place in the new file to the same place in the old one
+
+    def is_known(self, chunk_id: bytes) -> bool:
+        """Return whether a chunk is in the repository for certain."""
+        return self._certain and chunk_id in self._starts
+
+    def aligned(self, rows: Sequence[tuple[bytes, int]], position: int) -> list[bytes | None]:
+        """Return for each of some chunks in a row what stood at its place before.
+
+        `position` is where the first one begins in the file. A hint: chunks that stayed tell
+        how far the others were moved.
+        """
+        found: list[bytes | None] = []
+        drift = self._drift
+        for chunk_id, size in rows:
+            start = self._starts.get(chunk_id)
+            if start is not None:
+                drift = start - position
+                found.append(chunk_id)
+            else:
+                # The middle: a cut that moved a little must not lead to the neighbour.
+                at = bisect.bisect_right(self._ends, position + drift + size // 2)
+                beside = self._ids[at] if at < len(self._ids) else b""
+                found.append(beside or None)
+            position += size
+        self._drift = drift
+        return found
+
+
+NOTHING_OLD = OldVersion((), certain=False)
 _PAGES_MET = 10_000
 _KNOWN_SIZE = 16 << 30  # bytes of file: at 128 KiB a chunk about 10 MB of ids
 

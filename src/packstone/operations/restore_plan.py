@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from packstone.errors import Damaged, ObjectMissing, PackstoneError
 from packstone.model import Buffer, ObjectType
-from packstone.repository.index import Index, Place
+from packstone.repository.index import Index
+from packstone.repository.places import Place
 from packstone.repository.reader import ObjectReader
 
 WINDOW_ROWS = 32_768  # chunk references that are planned together; two windows are in memory

@@ -68,6 +68,8 @@ class SnapshotResult:
     chunks_total: int = 0  # of the files that were read
     chunks_new: int = 0
     chunks_delta: int = 0
+    bytes_delta: int = 0  # of the chunks that are stored as deltas
+    bytes_delta_stored: int = 0  # what these take
     seconds: float = 0.0
 
 

@@ -74,7 +74,16 @@ class _Session:
         self.writer: ObjectWriter = repository.writer(level=options.level, dry_run=options.dry_run)
         self.workers = Workers(options.threads)
         params = ChunkerParams(repository.config.average, repository.hasher.cutting_secret)
-        self.store = ChunkStore(self.writer, repository.hasher, Chunker(params), self.workers)
+        wants_deltas = options.delta
+        if wants_deltas is None:
+            wants_deltas = repository.storage.is_near
+        self.store = ChunkStore(
+            self.writer,
+            repository.hasher,
+            Chunker(params),
+            self.workers,
+            repository.bases() if wants_deltas else None,
+        )
         self.parent = Parent(repository, row, self.writer.generation, repository.warnings.append)
         self.writer.present = self.parent.pages_met
 
@@ -103,6 +112,9 @@ class _Session:
         result.bytes_added = self.writer.bytes_added
         result.bytes_stored = self.writer.bytes_stored
         result.chunks_new = self.writer.chunks_new
+        result.chunks_delta = self.writer.chunks_delta
+        result.bytes_delta = self.writer.bytes_delta
+        result.bytes_delta_stored = self.writer.bytes_delta_stored
         result.chunks_total = self.store.chunks_total
         result.seconds = time.monotonic() - self.started
         return result
@@ -182,7 +194,7 @@ def take_stream(
         result, store = session.result, session.store
         tick = Ticker(options.progress)
         old = session.parent.root().upto(name).get(name)
-        known = session.parent.known_chunks(old)
+        version = session.parent.old_version(old)
 
         def read(view: memoryview) -> int:
             done = 0
@@ -200,7 +212,7 @@ def take_stream(
 
         content = ContentWriter(store.writer.put)
         spans: deque[Any] = deque()
-        size = store.store_run(content, spans, read, known)
+        size = store.store_run(content, spans, read, version)
         drain(content, spans, wait=True)
         finish()
         now = session.options.clock()

@@ -8,57 +8,55 @@ there. Deleting it loses nothing (docs/format.md §1).
 from __future__ import annotations
 
 import secrets
-import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
+from packstone.repository.cuts import (
+    BASES,
+    CUT_KEY,
+    CUT_SIDE,
+    CUTS,
+    CutReader,
+    cut_rows,
+    split_ids,
+)
+from packstone.repository.filing import META, NUMBERS, OBJECTS, PACKS, RELEASED, Filing
 from packstone.repository.layout import list_ids
-from packstone.repository.packs import OBJECT, Pack, RecordRow, read_pack
+from packstone.repository.packs import OBJECT, Pack, read_pack
+from packstone.repository.places import (
+    NUMBER,
+    PACK,
+    PLACE,
+    RECORD,
+    Cut,
+    Place,
+    cut_of,
+    live,
+    pack_value,
+    places_of,
+    record_of,
+    record_sizes,
+)
 from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
 from packstone.storage.base import Storage
 
-VERSION = b"packstone index 2"
+VERSION = b"packstone index 3"
 # Objects per transaction: smaller ones multiply the bytes written. In a large tree each object
 # dirties a page of its own, of which memory must hold as many.
 BATCH, LARGE_BATCH = 100_000, 25_000
 _LARGE_TREE = 2_000_000  # objects
-_CROWDED = 8  # places of one id from which on those in vanished packs are dropped
 _LOOKED_UP = 1024  # ids in one transaction
-_RELEASED = 4096  # insertions between two releases of mapped pages
 _MANY_PACKS = 64  # unseen packs from which on their objects are sorted on disk
 
-_META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE = (
-    b"meta",
-    b"packs",
-    b"numbers",
-    b"objects",
-    b"complete",
-)
-_NUMBER = struct.Struct(">I")
-_PACK = struct.Struct("<32s32sBQ")  # id, salt, kind, size; then a row for each record
-_ROW = struct.Struct("<QIIBB2x")  # offset, stored size, raw size, codec, depth
-_PLACE = struct.Struct("<IIII")  # pack number, record number, offset in the record, size
+_COMPLETE = b"complete"
 _CACHED_PACKS = 64
-
-
-class Place(NamedTuple):
-    """Where an object is: a record of a pack, and a range of the decoded record; bytes."""
-
-    pack_id: str
-    record: int
-    offset: int
-    stored_size: int
-    raw_size: int
-    codec: int
-    depth: int
-    inner_offset: int
-    size: int
 
 
 class Index:
@@ -68,13 +66,15 @@ class Index:
         """Open the view; one of another repository or version is emptied."""
         self._sealer = sealer
         self._repository_id = sealer.repository_id
-        self._view = open_view(directory, (_META, _PACKS, _NUMBERS, _OBJECTS, _COMPLETE))
+        self._view = open_view(directory, (META, PACKS, NUMBERS, OBJECTS, _COMPLETE, CUTS, BASES))
+        self._filing = Filing(self._view)
         self._writing = self._view.writing
         self._pending: list[Pack] = []
         self._pending_count = 0
         self._rows: OrderedDict[int, bytes] = OrderedDict()
         self._rows_lock = threading.Lock()
         self._numbers: dict[int, str] = {}
+        self._pack_sizes: dict[int, int] = {}
         self._epoch = b""
         self._seen = -1  # the last transaction whose epoch was compared
         self._view.write(self._adopt)
@@ -82,7 +82,7 @@ class Index:
 
     def _adopt(self, transaction: Any) -> None:
         """Make the view ours, emptied if it is of another repository or version."""
-        meta = self._view.databases[_META]
+        meta = self._view.databases[META]
         known = bytes(transaction.get(b"version", b"", db=meta))
         owner = bytes(transaction.get(b"repository", b"", db=meta))
         if (known, owner) != (VERSION, self._repository_id):
@@ -91,7 +91,7 @@ class Index:
     def _empty(self, transaction: Any) -> None:
         for database in self._view.databases.values():
             transaction.drop(database, delete=False)
-        meta = self._view.databases[_META]
+        meta = self._view.databases[META]
         transaction.put(b"version", VERSION, db=meta)
         transaction.put(b"repository", self._repository_id, db=meta)
         self._turn(transaction)
@@ -105,18 +105,18 @@ class Index:
     def _turn(self, transaction: Any) -> None:
         """Mark that the set of packs changes: others load it again."""
         epoch = secrets.token_bytes(16)
-        transaction.put(b"epoch", epoch, db=self._view.databases[_META])
+        transaction.put(b"epoch", epoch, db=self._view.databases[META])
 
     def _lose(self, transaction: Any) -> None:
         """Mark that packs were dropped: what stood on them is complete no more."""
         token = secrets.token_bytes(16)
-        transaction.put(b"forgotten", token, db=self._view.databases[_META])
+        transaction.put(b"forgotten", token, db=self._view.databases[META])
         transaction.drop(self._view.databases[_COMPLETE], delete=False)
 
     def forgotten(self) -> bytes:
         """Return a token that changes whenever packs are dropped from the view."""
         with self._reading() as transaction:
-            return bytes(transaction.get(b"forgotten", b"", db=self._view.databases[_META]))
+            return bytes(transaction.get(b"forgotten", b"", db=self._view.databases[META]))
 
     def _reading(self) -> Reading:
         return self._view.reading(self._follow)
@@ -139,15 +139,18 @@ class Index:
         if seen == self._seen:
             return
         databases = self._view.databases
-        epoch = bytes(transaction.get(b"epoch", b"", db=databases[_META]))
+        epoch = bytes(transaction.get(b"epoch", b"", db=databases[META]))
         if epoch != self._epoch:
-            numbers = {
-                _NUMBER.unpack(number)[0]: bytes(pack_id).hex()
-                for pack_id, number in transaction.cursor(db=databases[_NUMBERS])
-            }
+            numbers: dict[int, str] = {}
+            sizes: dict[int, int] = {}
+            for pack_id, value in transaction.cursor(db=databases[NUMBERS]):
+                number, size, _kind, _salt = PACK.unpack(value)
+                numbers[number] = bytes(pack_id).hex()
+                sizes[number] = size
             with self._rows_lock:
                 self._rows.clear()
             self._numbers = numbers
+            self._pack_sizes = sizes
             self._epoch = epoch
         self._seen = seen
 
@@ -164,7 +167,7 @@ class Index:
         # Asked before the listing: what another writer adds after it is not gone.
         before = self.packs
         there = dict(list_ids(storage, "packs"))
-        sizes = self._sizes(before)
+        sizes = self._pack_sizes
         gone = [number for number, pack_id in before.items() if there.get(pack_id) != sizes[number]]
         if gone:
             self._forget(gone)
@@ -180,7 +183,8 @@ class Index:
                     damaged.append(error)
 
         if len(unseen) >= _MANY_PACKS:
-            self._add_many(packs(), len(unseen))
+            with self._writing:
+                self._add_many(packs(), len(unseen))
         else:
             for pack in packs():
                 self.add(pack)
@@ -190,51 +194,52 @@ class Index:
     def _add_many(self, packs: Iterable[Pack], count: int) -> None:
         """Take up many packs: objects first, in the order of their ids, packs themselves last.
 
-        A process that dies meanwhile leaves places in packs without a number, which count as
-        absent.
+        In parts, so that memory does not grow with them. A process that dies meanwhile leaves
+        places in packs without a number, which count as absent.
         """
-        sorter = SpillSorter(self._view.directory, 32, _PLACE.size)
-        ids: dict[int, bytes] = {}
-        rows: dict[int, bytes] = {}
-        with self._writing:
-            number = self._reserve(count)
-            try:
-                for pack in packs:
-                    number += 1
-                    ids[number] = bytes.fromhex(pack.id)
-                    rows[number] = _pack_row(pack)
-                    for key, place in _places(number, pack.rows):
-                        sorter.add(key, place)
-                    if len(rows) >= _MANY_PACKS:
-                        self._write(partial(self._put_rows, rows=rows))
-                        rows.clear()
-                self._write(partial(self._put_rows, rows=rows))
-                for part in sorter.partitions():
-                    for start in range(0, len(part), BATCH):
-                        batch = part[start : start + BATCH]
-                        self._write(partial(self._put_places, places=batch, added=ids))
-            finally:
-                sorter.close()
-            self._write(partial(self._put_ids, ids=ids))
-
-    def _sizes(self, numbers: Iterable[int]) -> dict[int, int]:
-        sizes: dict[int, int] = {}
-        with self._reading() as transaction:
-            for number in numbers:
-                value = transaction.get(_NUMBER.pack(number), db=self._view.databases[_PACKS])
-                sizes[number] = -1 if value is None else _PACK.unpack_from(value)[3]
-        return sizes
+        places = SpillSorter(self._view.directory, 32, PLACE.size)
+        cuts = SpillSorter(self._view.directory, CUT_KEY, CUT_SIDE)
+        ids: dict[int, tuple[bytes, bytes]] = {}
+        rows: dict[int, Pack] = {}
+        number = self._reserve(count)
+        try:
+            for pack in packs:
+                number += 1
+                ids[number] = (bytes.fromhex(pack.id), pack_value(number, pack))
+                rows[number] = pack
+                for key, place in places_of(number, pack.rows):
+                    places.add(key, place)
+                for key, side in cut_rows(number, pack.rows):
+                    cuts.add(key, side)
+                if len(rows) >= _MANY_PACKS:
+                    self._write(partial(self._filing.put_rows, packs=rows))
+                    rows.clear()
+            self._write(partial(self._filing.put_rows, packs=rows))
+            for part in places.partitions():
+                for start in range(0, len(part), self._batch):
+                    batch = part[start : start + self._batch]
+                    self._write(partial(self._file_places, places=batch, added=ids))
+            for part in cuts.partitions():
+                for start in range(0, len(part), self._batch):
+                    self._write(
+                        partial(self._filing.put_cuts, rows=part[start : start + self._batch])
+                    )
+        finally:
+            places.close()
+            cuts.close()
+        self._write(partial(self._file_ids, ids=ids))
 
     def _forget(self, numbers: Iterable[int]) -> None:
         """Drop packs; their objects' places count as absent from then on."""
 
         def change(transaction: Any) -> None:
             for number in numbers:
-                key = _NUMBER.pack(number)
+                key = NUMBER.pack(number)
                 pack_id = bytes.fromhex(self._numbers.get(number, ""))
-                if transaction.get(pack_id or b"-", db=self._view.databases[_NUMBERS]) == key:
-                    transaction.delete(pack_id, db=self._view.databases[_NUMBERS])
-                transaction.delete(key, db=self._view.databases[_PACKS])
+                known = transaction.get(pack_id or b"-", db=self._view.databases[NUMBERS])
+                if known is not None and bytes(known[: NUMBER.size]) == key:
+                    transaction.delete(pack_id, db=self._view.databases[NUMBERS])
+                transaction.delete(key, db=self._view.databases[PACKS])
             self._turn(transaction)
             self._lose(transaction)
 
@@ -256,80 +261,57 @@ class Index:
     def _flush(self) -> list[Pack]:
         flushed = self._pending
         if flushed:
-            self._write(self._insert)
+            if self._pending_count > self._batch:  # one pack of small files may hold as many
+                self._add_many(flushed, len(flushed))
+            else:
+                self._write(self._insert)
             self._pending = []
             self._pending_count = 0
         return flushed
 
     def _insert(self, transaction: Any) -> None:
         # Numbers are never given twice: places in packs that are gone keep theirs.
-        number = self._last_number(transaction)
-        ids: dict[int, bytes] = {}
-        rows: dict[int, bytes] = {}
+        number = self._filing.last_number(transaction)
+        ids: dict[int, tuple[bytes, bytes]] = {}
+        packs: dict[int, Pack] = {}
         places: list[tuple[bytes, bytes]] = []
+        cuts: list[tuple[bytes, bytes]] = []
         for pack in self._pending:
             pack_id = bytes.fromhex(pack.id)
-            if transaction.get(pack_id, db=self._view.databases[_NUMBERS]) is not None:
+            if transaction.get(pack_id, db=self._view.databases[NUMBERS]) is not None:
                 continue  # who looked at the packs meanwhile has taken it up
             number += 1
-            ids[number] = pack_id
-            rows[number] = _pack_row(pack)
-            places.extend(_places(number, pack.rows))
-        self._put_rows(transaction, rows)
+            ids[number] = (pack_id, pack_value(number, pack))
+            packs[number] = pack
+            places.extend(places_of(number, pack.rows))
+            cuts.extend(cut_rows(number, pack.rows))
+        self._filing.put_rows(transaction, packs)
         # Sorted keys touch each page of the tree once.
         places.sort()
-        self._put_places(transaction, places, ids)
-        self._put_ids(transaction, ids)
-
-    def _last_number(self, transaction: Any) -> int:
-        value = transaction.get(b"last", b"", db=self._view.databases[_META])
-        return int.from_bytes(value, "little")
-
-    def _put_rows(self, transaction: Any, rows: dict[int, bytes]) -> None:
-        """Add what is known of packs' records, under numbers that are used up with it."""
-        for number, row in rows.items():
-            transaction.put(_NUMBER.pack(number), row, db=self._view.databases[_PACKS])
-        last = max(self._last_number(transaction), *rows, 0)
-        transaction.put(b"last", last.to_bytes(4, "little"), db=self._view.databases[_META])
+        self._file_places(transaction, places, ids)
+        cuts.sort()
+        self._filing.put_cuts(transaction, cuts)
+        self._file_ids(transaction, ids)
 
     def _reserve(self, count: int) -> int:
         """Use up `count` numbers before anything is filed under them; return the one before."""
         reserved = [0]
 
         def change(transaction: Any) -> None:
-            reserved[0] = self._last_number(transaction)
-            last = (reserved[0] + count).to_bytes(4, "little")
-            transaction.put(b"last", last, db=self._view.databases[_META])
+            reserved[0] = self._filing.last_number(transaction)
+            self._filing.use_numbers(transaction, reserved[0] + count)
 
         self._write(change)
         return reserved[0]
 
-    def _put_ids(self, transaction: Any, ids: dict[int, bytes]) -> None:
-        """Make packs known, but for those that another process took up meanwhile."""
-        numbers = self._view.databases[_NUMBERS]
-        for number, pack_id in ids.items():
-            transaction.put(pack_id, _NUMBER.pack(number), overwrite=False, db=numbers)
-        self._turn(transaction)
-
-    def _put_places(
-        self, transaction: Any, places: Sequence[tuple[bytes, bytes]], added: dict[int, bytes]
+    def _file_places(
+        self, transaction: Any, places: Sequence[tuple[bytes, bytes]], added: Container[int]
     ) -> None:
-        """Add places in the order of their ids, beside those that are there and alive."""
-        objects = self._view.databases[_OBJECTS]
-        live = self._numbers.keys() | added.keys()
-        put = transaction.put
-        for start in range(0, len(places), _RELEASED):
-            for key, place in places[start : start + _RELEASED]:
-                if not put(key, place, overwrite=False, db=objects):
-                    old = bytes(transaction.get(key, db=objects))
-                    if place in old:
-                        continue
-                    if len(old) >= _CROWDED * _PLACE.size:
-                        # Only then: a number unknown here may be one that another process
-                        # files things under right now.
-                        old = _live(old, live)
-                    put(key, old + place, db=objects)
-            self._view.looked_up(_RELEASED)
+        self._filing.put_places(transaction, places, self._numbers, added)
+
+    def _file_ids(self, transaction: Any, ids: dict[int, tuple[bytes, bytes]]) -> None:
+        self._filing.put_ids(transaction, ids)
+        self._turn(transaction)
 
     # -- asking the view --------------------------------------------------------------------
 
@@ -340,7 +322,7 @@ class Index:
             with self._reading() as transaction:
                 numbers = self._numbers
                 get = transaction.get
-                objects = self._view.databases[_OBJECTS]
+                objects = self._view.databases[OBJECTS]
                 for object_id in part:
                     value = get(object_id, db=objects)
                     if value is None:
@@ -348,16 +330,16 @@ class Index:
                     elif int.from_bytes(value[:4], "little") in numbers:
                         found.append(True)
                     else:
-                        found.append(bool(_live(bytes(value), numbers)))
+                        found.append(bool(live(bytes(value), numbers)))
             self._view.looked_up(len(part))
         return found
 
     def find(self, object_id: bytes) -> list[Place]:
         """Return every place of an object, least depth first; empty when there is none."""
         with self._reading() as transaction:
-            value = bytes(transaction.get(object_id, b"", db=self._view.databases[_OBJECTS]))
+            value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
             places: list[Place] = []
-            for number, record, inner, size in _PLACE.iter_unpack(value):
+            for number, record, inner, size in PLACE.iter_unpack(value):
                 row = self._row(transaction, number, record)
                 if row is not None:
                     places.append(Place(self._numbers[number], record, *row, inner, size))
@@ -375,10 +357,10 @@ class Index:
         return found
 
     def _best(self, transaction: Any, object_id: bytes) -> Place | None:
-        value = transaction.get(object_id, db=self._view.databases[_OBJECTS])
+        value = transaction.get(object_id, db=self._view.databases[OBJECTS])
         best: Place | None = None
         if value is not None:
-            for number, record, inner, size in _PLACE.iter_unpack(value):
+            for number, record, inner, size in PLACE.iter_unpack(value):
                 row = self._row(transaction, number, record)
                 if row is not None and (best is None or row[4] < best.depth):
                     best = Place(self._numbers[number], record, *row, inner, size)
@@ -388,42 +370,82 @@ class Index:
         self, transaction: Any, number: int, record: int
     ) -> tuple[int, int, int, int, int] | None:
         """Return a record's (offset, stored size, raw size, codec, depth), None if gone."""
+        rows = self._rows_of(transaction, number)
+        return None if rows is None else record_of(rows, record)
+
+    def _rows_of(self, transaction: Any, number: int) -> bytes | None:
+        """Return what is known of the records of a pack, None if it is gone."""
         with self._rows_lock:
             rows = self._rows.get(number)
             if rows is not None:
                 self._rows.move_to_end(number)
-        if rows is None:
-            if number not in self._numbers:
-                return None
-            value = transaction.get(_NUMBER.pack(number), db=self._view.databases[_PACKS])
-            if value is None:
-                return None
-            rows = bytes(value)
-            with self._rows_lock:
-                self._rows[number] = rows
-                if len(self._rows) > _CACHED_PACKS:
-                    self._rows.popitem(last=False)
-        start = _PACK.size + record * _ROW.size
-        if start + _ROW.size > len(rows):
+                return rows
+        if number not in self._numbers:
             return None
-        offset, stored_size, raw_size, codec, depth = _ROW.unpack_from(rows, start)
-        return offset, stored_size, raw_size, codec, depth
+        value = transaction.get(NUMBER.pack(number), db=self._view.databases[PACKS])
+        if value is None:
+            return None
+        rows = bytes(value)
+        with self._rows_lock:
+            self._rows[number] = rows
+            if len(self._rows) > _CACHED_PACKS:
+                self._rows.popitem(last=False)
+        return rows
+
+    # -- chunks by their cuts ---------------------------------------------------------------
+
+    @contextmanager
+    def cuts(self) -> Iterator[CutReader]:
+        """Look chunks up by their cuts and ids, in one read transaction."""
+        with self._reading() as transaction:
+
+            def chunk(number: int, record: int) -> Cut | None:
+                rows = self._rows_of(transaction, number)
+                return None if rows is None else cut_of(rows, number, record)
+
+            def find(chunk_id: bytes) -> Cut | None:
+                value = transaction.get(chunk_id, db=self._view.databases[OBJECTS])
+                best: Cut | None = None
+                for number, record, _inner, _size in PLACE.iter_unpack(value or b""):
+                    found = chunk(number, record)
+                    if found is not None and (best is None or found.depth < best.depth):
+                        best = found
+                return best
+
+            yield CutReader(transaction, self._view.databases, chunk, find)
+
+    def bases(self, pack_id: str, record: int) -> list[bytes]:
+        """Return the ids of the chunks that a record is a delta against; empty for others."""
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack_id), db=databases[NUMBERS])
+            if value is None:
+                return []
+            key = RECORD.pack(PACK.unpack(value)[0], record)
+            return split_ids(bytes(transaction.get(key, b"", db=databases[BASES])))
 
     def kind_and_salt(self, pack_id: str) -> tuple[int, bytes]:
         """Return the kind and the salt of a pack; raises ObjectMissing where it is unknown."""
-        databases = self._view.databases
         with self._reading() as transaction:
-            number = transaction.get(bytes.fromhex(pack_id), db=databases[_NUMBERS])
-            row = None if number is None else transaction.get(number, db=databases[_PACKS])
-            if row is None:
+            value = transaction.get(bytes.fromhex(pack_id), db=self._view.databases[NUMBERS])
+            if value is None:
                 raise ObjectMissing(f"pack {pack_id[:12]}… is not there any more")
-            _id, salt, kind, _size = _PACK.unpack_from(row)
-            return kind, bytes(salt)
+            _number, _size, kind, salt = PACK.unpack(value)
+            return kind, salt
+
+    def records(self) -> Iterator[tuple[str, int, list[tuple[int, int, int]]]]:
+        """Yield each pack's id, size and its records' (stored size, raw size, codec); bytes."""
+        for number, pack_id in self.packs.items():
+            with self._reading() as transaction:
+                rows = self._rows_of(transaction, number)
+                size = self._pack_sizes.get(number, 0)
+            if rows is not None:
+                yield pack_id, size, record_sizes(rows)
 
     def objects(self) -> int:
         """Return the number of ids in the view, those of vanished packs included."""
         with self._reading() as transaction:
-            count: int = transaction.stat(self._view.databases[_OBJECTS])["entries"]
+            count: int = transaction.stat(self._view.databases[OBJECTS])["entries"]
             return count
 
     def count_places(self, pack_ids: Container[str]) -> int:
@@ -433,35 +455,21 @@ class Index:
         while True:
             with self._reading() as transaction:
                 numbers = {n for n, pack_id in self._numbers.items() if pack_id in pack_ids}
-                cursor = transaction.cursor(db=self._view.databases[_OBJECTS])
+                cursor = transaction.cursor(db=self._view.databases[OBJECTS])
                 if not cursor.set_range(start):
                     return count
                 for row, (key, value) in enumerate(cursor):
                     start = bytes(key)
-                    if row >= _RELEASED:
+                    if row >= RELEASED:
                         break
-                    count += len(_live(bytes(value), numbers)) // _PLACE.size
+                    count += len(live(bytes(value), numbers)) // PLACE.size
                 else:
                     return count
-            self._view.looked_up(_RELEASED)
+            self._view.looked_up(RELEASED)
 
     def size(self) -> int:
         """Return the bytes that the view takes on disk."""
         return self._view.size()
-
-    def follow_serial(self, serial: int) -> int:
-        """Return the largest serial of `state` ever seen with this view, this one included."""
-        meta = self._view.databases[_META]
-        with self._reading() as transaction:
-            seen = int.from_bytes(transaction.get(b"serial", b"", db=meta), "little")
-        if serial > seen:
-            with self._writing:
-                self._view.write(
-                    lambda transaction: transaction.put(
-                        b"serial", serial.to_bytes(8, "little"), db=meta
-                    )
-                )
-        return max(serial, seen)
 
     # -- snapshots found complete -----------------------------------------------------------
 
@@ -479,7 +487,7 @@ class Index:
 
         def change(transaction: Any) -> None:
             databases = self._view.databases
-            if bytes(transaction.get(b"forgotten", b"", db=databases[_META])) == forgotten:
+            if bytes(transaction.get(b"forgotten", b"", db=databases[META])) == forgotten:
                 transaction.put(snapshot_id.encode(), generation, db=databases[_COMPLETE])
 
         with self._writing:
@@ -490,38 +498,7 @@ class Index:
         self._view.close()
 
 
-def _live(value: bytes, numbers: Container[int]) -> bytes:
-    """Leave out the places in packs that are gone: this is how they are swept out."""
-    return b"".join(
-        [
-            value[start : start + _PLACE.size]
-            for start in range(0, len(value), _PLACE.size)
-            if int.from_bytes(value[start : start + 4], "little") in numbers
-        ]
-    )
-
-
 def _parts(ids: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Cut many look-ups into short transactions."""
     for start in range(0, len(ids), _LOOKED_UP):
         yield ids[start : start + _LOOKED_UP]
-
-
-def _pack_row(pack: Pack) -> bytes:
-    """Return what the view keeps of a pack and its records."""
-    return _PACK.pack(bytes.fromhex(pack.id), pack.salt, pack.kind, pack.size) + b"".join(
-        [
-            _ROW.pack(row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
-            for row in pack.rows
-        ]
-    )
-
-
-def _places(number: int, rows: list[RecordRow]) -> Iterable[tuple[bytes, bytes]]:
-    """Yield (id, place) of every object of a pack."""
-    pack_place = _PLACE.pack
-    for record, row in enumerate(rows):
-        inner = 0
-        for object_id, size, _type in row.object_rows():
-            yield object_id, pack_place(number, record, inner, size)
-            inner += size

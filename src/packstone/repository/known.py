@@ -1,4 +1,4 @@
-"""What this machine remembers of repositories: which are plain, which encrypted.
+"""What this machine remembers of repositories: which are encrypted, how new their state was.
 
 Lives in the user's cache directory, away from the storage. Losing it loses a warning, no data.
 """
@@ -29,14 +29,30 @@ def _memory(storage: LocalStorage) -> str:
 
 def remember(storage: LocalStorage, repository_id: bytes, encrypted: bool) -> None:
     """Note what is at this place; without a cache to note it in, go on."""
-    path = _memory(storage)
     noted = f"{'encrypted' if encrypted else 'plain'} {repository_id.hex()}\n"
+    if _known(storage) != noted:
+        _note(_memory(storage), noted)
+
+
+def follow_serial(repository_id: bytes, serial: int) -> int:
+    """Return the largest serial of `state` that was seen here, this one included."""
+    path = os.path.join(cache_directory(), "serials", repository_id.hex())
     try:
-        if _known(storage) == noted:
-            return
+        with open(path, encoding="ascii") as file:
+            seen = int(file.read(32))
+    except (OSError, ValueError):
+        seen = 0
+    if serial > seen:
+        _note(path, f"{serial}\n")
+    return max(serial, seen)
+
+
+def _note(path: str, text: str) -> None:
+    """Write a small file; without a cache to write it to, go on."""
+    try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         with open(path, "w", encoding="ascii") as file:
-            file.write(noted)
+            file.write(text)
     except OSError:
         pass
 

@@ -30,7 +30,10 @@ DIRECTORIES = ["tmp", "snapshots", "features", "keys", "history", "packs"] + [
 ]
 CHUNKER = "filter-sip-1"
 MAX_ENVELOPE = MAX_PAYLOAD + 128
-KNOWN_FEATURES: frozenset[str] = frozenset()
+DEFAULT_VERSIONS = 64  # of a chunk that stand on one whole copy, at most
+MOST_VERSIONS = 1024
+DELTA_FEATURE = "delta"
+KNOWN_FEATURES = frozenset({DELTA_FEATURE})
 
 T = TypeVar("T")
 _ID_NAME = re.compile(r"[0-9a-f]{64}")
@@ -45,6 +48,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     average: int = 256 * KIB
     pack_size: int = 64 * MIB
     level: int = 3
+    delta_versions: int = DEFAULT_VERSIONS
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +96,9 @@ def list_ids(storage: Storage, prefix: str) -> Iterator[tuple[str, int]]:
             yield last, size
 
 
-def check_parameters(average: int, pack_size: int, level: int) -> str:
+def check_parameters(
+    average: int, pack_size: int, level: int, versions: int = DEFAULT_VERSIONS
+) -> str:
     """Return what is wrong with parameters of a repository, or an empty text."""
     if not 4 * KIB <= average <= 8 * MIB or average & (average - 1):
         return f"chunk size {average}: expected a power of two from 4 KiB to 8 MiB"
@@ -100,12 +106,17 @@ def check_parameters(average: int, pack_size: int, level: int) -> str:
         return f"pack size {pack_size}: expected 1 MiB to 1 GiB"
     if not 1 <= level <= 19:
         return f"level {level}: expected 1 to 19"
+    if not 2 <= versions <= MOST_VERSIONS:
+        return f"delta versions {versions}: expected 2 to {MOST_VERSIONS}"
     return ""
 
 
 def encode_config(config: Config, sealer: Sealer, salt: bytes) -> bytes:
     """Return the bytes of `config` and `config.bak`."""
-    return seal_envelope(Kind.CONFIG, sealer, salt, msgspec.msgpack.encode(config))
+    payload = msgspec.to_builtins(config, builtin_types=(bytes,))
+    if config.delta_versions == DEFAULT_VERSIONS:
+        del payload["delta_versions"]
+    return seal_envelope(Kind.CONFIG, sealer, salt, msgspec.msgpack.encode(payload))
 
 
 class ReadConfig(NamedTuple):
@@ -137,7 +148,9 @@ def read_config(
                 f"{failures[0].message}; {CONFIG_COPY} is whole and was used. "
                 f"Copy {CONFIG_COPY} over {CONFIG}"
             )
-        wrong = check_parameters(config.average, config.pack_size, config.level)
+        wrong = check_parameters(
+            config.average, config.pack_size, config.level, config.delta_versions
+        )
         if wrong:
             raise Damaged(f"{name}: {wrong}", name=name)
         if config.chunker != CHUNKER:
@@ -209,6 +222,12 @@ def read_state(storage: Storage, sealer: Sealer) -> State:
     data = storage.get(STATE, MAX_ENVELOPE)
     envelope = open_envelope(data, Kind.STATE, STATE, sealer)
     return decode_payload(envelope.payload, State, STATE)
+
+
+def write_feature(storage: Storage, sealer: Sealer, name: str, need: str, salt: bytes) -> None:
+    """Make it durable that a repository uses a feature; it may say so already."""
+    payload = msgspec.msgpack.encode(Feature(need))
+    storage.put_if_absent(f"features/{name}", seal_envelope(Kind.FEATURE, sealer, salt, payload))
 
 
 def check_features(storage: Storage, sealer: Sealer, *, writing: bool) -> None:

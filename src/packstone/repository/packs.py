@@ -8,13 +8,15 @@ computed from what the storage gives back, not from what was meant to be written
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
 from blake3 import blake3
 from msgspec import Meta
 
+from packstone.codec.compression import STORED, ZSTD
+from packstone.codec.delta import DELTA_CODECS
 from packstone.codec.encryption import PLAIN, SEALED, Sealer, padme
 from packstone.codec.hashing import checksum
 from packstone.errors import Damaged, StorageUnavailable, UnsupportedFormat
@@ -28,6 +30,7 @@ HEADER_SIZE, TRAILER_SIZE, FOOTER_HEAD_SIZE = 128, 64, 64
 MAX_PACK, MAX_FOOTER, MAX_OBJECTS, MAX_BASES, MAX_DEPTH = 8 * GIB, 256 * MIB, 65536, 3, 64
 MAX_RAW_SIZE = 64 * MIB
 OBJECT = struct.Struct("<32sIB")
+KEYS = struct.Struct("<QQ")  # of a chunk's two cuts
 
 _HEADER = struct.Struct("<8sHBBI16s32sQQ16s")
 _FOOTER = struct.Struct("<8sII16s32s")
@@ -40,6 +43,7 @@ _APART = 4096
 # Where records end before the first footer of a sealed pack tells their sizes this roughly.
 _FIRST_PART = 64 * KIB
 _ROW_SIZE = 48  # of a footer's row at most, but for what is counted apart
+BASE_SIZE = 34  # of each base in it
 
 
 class RecordRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -58,6 +62,17 @@ class RecordRow(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=
     def object_rows(self) -> Iterable[tuple[bytes, int, int]]:
         """Iterate over (id, size, type) in the order of the decoded record."""
         return OBJECT.iter_unpack(self.objects)
+
+
+class Lineage(NamedTuple):
+    """What a delta stands on: ids of its bases, steps to a whole chunk, number among versions."""
+
+    bases: Sequence[bytes]
+    depth: int
+    number: int
+
+
+WHOLE = Lineage((), 0, 0)
 
 
 class Pack(NamedTuple):
@@ -117,7 +132,15 @@ class PackWriter:
         size = self.size + payload_size + self.seal.overhead + _FIRST_PART
         return size + 2 * footer + TRAILER_SIZE <= padme(target)
 
-    def add(self, payload: Buffer, raw_size: int, codec: int, objects: bytes, keys: bytes) -> bytes:
+    def add(
+        self,
+        payload: Buffer,
+        raw_size: int,
+        codec: int,
+        objects: bytes,
+        keys: bytes,
+        lineage: Lineage = WHOLE,
+    ) -> bytes:
         """Seal and append one record that holds `objects` (packed rows of the footer).
 
         Returns the bytes that will be stored.
@@ -128,9 +151,19 @@ class PackWriter:
         # What is held back outlives the caller's buffer; bytes are not copied.
         stored = bytes(self.seal.seal(number, raw_size, codec, payload))
         # The offset is that of a pack without footers; finish() moves what comes after one.
-        row = RecordRow(self.size, len(stored), raw_size, codec, objects, keys, [], 0, 0)
+        row = RecordRow(
+            self.size,
+            len(stored),
+            raw_size,
+            codec,
+            objects,
+            keys,
+            list(lineage.bases),
+            lineage.depth,
+            lineage.number,
+        )
         self.size += len(stored)
-        self._body_size += len(objects) + len(keys) + _ROW_SIZE
+        self._body_size += len(objects) + len(keys) + len(row.bases) * BASE_SIZE + _ROW_SIZE
         self._tail.append(stored)
         self._tail_size += len(stored)
         cut = 0
@@ -362,6 +395,8 @@ def _validate(
             or not 0 <= row.depth <= MAX_DEPTH
             or (row.depth > 0) != bool(row.bases)
             or any(len(base) != 32 for base in row.bases)
+            or (row.codec in (STORED, ZSTD) and row.bases)
+            or (row.codec in DELTA_CODECS and (not row.bases or count != 1 or types != {1}))
         ):
             raise Damaged(f"{name}: record {number} has unsound bases", name=name)
     found = DATA if types <= KINDS_OF_OBJECTS[DATA] else METADATA

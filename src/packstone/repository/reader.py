@@ -11,13 +11,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from packstone.codec.compression import Compressor
+from packstone.codec.delta import DELTA_CODECS, DeltaCoder
 from packstone.codec.encryption import PackSealer, Sealer
 from packstone.codec.hashing import Hasher
 from packstone.errors import Damaged, ObjectMissing
 from packstone.model import MIB, Buffer, ObjectType
-from packstone.repository.index import Index, Place
+from packstone.repository.index import Index
 from packstone.repository.layout import pack_name
 from packstone.repository.packs import read_pack
+from packstone.repository.places import Place
 from packstone.storage.base import Storage
 
 _CACHE_SIZE = 32 * MIB  # of decoded records
@@ -44,6 +46,7 @@ class ObjectReader:
         self._sealer = sealer
         self._seals: OrderedDict[str, PackSealer] = OrderedDict()
         self._codec = codec
+        self._deltas = DeltaCoder(codec)
         self._warn = warn
         self._cache: OrderedDict[tuple[str, int], Buffer] = OrderedDict()
         self._cache_size = 0
@@ -84,6 +87,32 @@ class ObjectReader:
                 hint="Nothing was changed. Run: packstone check --read-data",
             )
 
+    def bases(self, ids: Sequence[bytes], depth: int) -> list[Buffer]:
+        """Return the chunks that a delta of a depth stands on.
+
+        Only places of less depth are taken, so there is an end to it whatever packs say. Raises
+        Damaged where a base is missing or not what its id says.
+        """
+        return [self.base(base_id, depth) for base_id in ids]
+
+    def base(self, base_id: bytes, depth: int) -> Buffer:
+        """Return a chunk from a place of less than `depth` steps; raises Damaged."""
+        while True:
+            failure = f"base {base_id.hex()[:12]}… is in no pack"
+            for place in self._index.find(base_id):
+                if place.depth >= depth:
+                    failure = f"base {base_id.hex()[:12]}… is {place.depth} steps from a whole one"
+                    continue
+                try:
+                    raw = memoryview(self._record(place))
+                    data = raw[place.inner_offset : place.inner_offset + place.size]
+                    self.verify(ObjectType.CHUNK, base_id, data, place)
+                    return data
+                except (Damaged, ObjectMissing) as error:
+                    failure = f"base {base_id.hex()[:12]}… cannot be had: {error.message}"
+            if not self._rebuild_if_wrong(base_id):
+                raise Damaged(failure)
+
     def _record(self, place: Place) -> Buffer:
         """Return a decoded record, from the cache or the pack."""
         key = (place.pack_id, place.offset)  # not the record: a wrong view may err in it
@@ -110,7 +139,10 @@ class ObjectReader:
             opened = self._seal(place.pack_id).open(
                 place.record, place.raw_size, place.codec, payload
             )
-            return self._codec.decode(place.codec, opened, place.raw_size)
+            if place.codec not in DELTA_CODECS:
+                return self._codec.decode(place.codec, opened, place.raw_size)
+            bases = self.bases(self._index.bases(place.pack_id, place.record), place.depth)
+            return self._deltas.decode(place.codec, opened, bases, place.raw_size)
         except Damaged as error:
             raise Damaged(
                 f"pack {place.pack_id[:12]}… is damaged at byte {place.offset} (record "

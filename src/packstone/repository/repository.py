@@ -19,6 +19,7 @@ from packstone.codec.hashing import Hasher, plain_family
 from packstone.codec.keys import Argon2, Secrets, check_new
 from packstone.errors import Damaged, UsageError, WrongPassphrase
 from packstone.repository import keyring, layout
+from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
 from packstone.repository.known import (
     cache_directory,
@@ -141,6 +142,10 @@ class ObjectRepository:
             )
         return self._reader
 
+    def bases(self) -> BaseFinder:
+        """Return what finds chunks that new ones may be deltas against."""
+        return BaseFinder(self.index, self.config.delta_versions)
+
     def writer(self, *, level: int | None = None, dry_run: bool = False) -> ObjectWriter:
         """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
         layout.check_features(self.storage, self.sealer, writing=True)
@@ -150,6 +155,7 @@ class ObjectRepository:
             self.index,
             self.hasher,
             self.sealer,
+            self.reader,
             level=level or self.config.level,
             pack_size=self.config.pack_size,
             random=self._random,
@@ -183,6 +189,7 @@ def init(
     average: int,
     pack_size: int,
     level: int,
+    delta_versions: int = layout.DEFAULT_VERSIONS,
     passphrase: str | bytes | None = None,
     family: bytes | None = None,
     cost: Argon2 = _DEFAULT_COST,
@@ -196,7 +203,7 @@ def init(
     that is given. Raises UsageError for parameters out of bounds and for a directory that is in
     use, StorageError when it cannot be written.
     """
-    wrong = layout.check_parameters(average, pack_size, level)
+    wrong = layout.check_parameters(average, pack_size, level, delta_versions)
     if wrong:
         raise UsageError(wrong)
     storage = LocalStorage(local_path(location))
@@ -236,6 +243,7 @@ def init(
         average=average,
         pack_size=pack_size,
         level=level,
+        delta_versions=delta_versions,
     )
     if index_dir is not None:
         try:

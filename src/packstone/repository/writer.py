@@ -9,27 +9,56 @@ Any error leaves packs nobody refers to, never a snapshot.
 from __future__ import annotations
 
 import contextlib
-import struct
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from packstone.codec.compression import Compressor
+from packstone.codec.delta import DELTA_CODECS, DeltaCoder
 from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import Hasher, checksum
 from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageError
 from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
+from packstone.repository.bases import NONE, Base, Candidates
 from packstone.repository.index import Index
-from packstone.repository.layout import STATE, read_state, snapshot_name
-from packstone.repository.packs import DATA, METADATA, OBJECT, Pack, PackWriter
+from packstone.repository.known import follow_serial
+from packstone.repository.layout import (
+    DELTA_FEATURE,
+    STATE,
+    read_state,
+    snapshot_name,
+    write_feature,
+)
+from packstone.repository.packs import (
+    BASE_SIZE,
+    DATA,
+    KEYS,
+    METADATA,
+    OBJECT,
+    WHOLE,
+    Lineage,
+    Pack,
+    PackWriter,
+)
+from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import encode_snapshot
 from packstone.storage.base import Storage
 
 RUN_SIZE = 128 * KIB  # of small objects that share a record
-_KEYS = struct.Struct("<QQ")
 _PACK_OF = {ObjectType.CHUNK: DATA, ObjectType.TREE: METADATA, ObjectType.CHUNK_LIST: METADATA}
 
 Small = tuple[bytes, ObjectType, Buffer]
+
+
+class _Record(NamedTuple):
+    """An encoded record; `bases` are the bytes that a delta was made against."""
+
+    codec: int
+    payload: Buffer
+    raw_size: int
+    lineage: Lineage
+    bases: Sequence[Buffer]
 
 
 class ObjectWriter:
@@ -44,6 +73,7 @@ class ObjectWriter:
         index: Index,
         hasher: Hasher,
         sealer: Sealer,
+        reader: ObjectReader,
         *,
         level: int,
         pack_size: int,
@@ -54,12 +84,16 @@ class ObjectWriter:
         self._index = index
         self._hasher = hasher
         self._sealer = sealer
+        self._reader = reader
         self._codec = Compressor(level)
+        self._deltas = DeltaCoder(self._codec)
+        self._announced = False  # whether the repository says that it has deltas
         self._pack_size = pack_size
         self._random = random
         self._dry_run = dry_run
         self._lock = threading.Lock()  # pending ids, runs, counts
         self._pack_lock = threading.Lock()  # the open packs
+        self._announcing = threading.Lock()
         self._known: set[bytes] = set()  # ids of this session that the view does not hold yet
         self._runs: dict[int, list[Small]] = {DATA: [], METADATA: []}
         self._run_sizes = {DATA: 0, METADATA: 0}
@@ -68,7 +102,7 @@ class ObjectWriter:
         self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
         state = read_state(storage, sealer)
-        seen = index.follow_serial(state.serial)
+        seen = follow_serial(sealer.repository_id, state.serial)
         if seen > state.serial:
             raise Damaged(
                 f"state is older than one that was here before: number {state.serial}, seen {seen}",
@@ -80,6 +114,9 @@ class ObjectWriter:
         self.generation = state.generation
         self._forgotten = index.forgotten()
         self.chunks_new = 0
+        self.chunks_delta = 0
+        self.bytes_delta = 0  # of those chunks
+        self.bytes_delta_stored = 0  # what they take without their footer rows
         self.bytes_added = 0
         self.bytes_stored = 0
 
@@ -124,15 +161,17 @@ class ObjectWriter:
                 self.put_small(METADATA, [(object_id, kind, data)])
         return object_id
 
-    def put_chunk(self, chunk_id: bytes, data: Buffer, keys: tuple[int, int]) -> None:
-        """Store one reserved chunk with the keys of its two cuts."""
+    def put_chunk(
+        self, chunk_id: bytes, data: Buffer, keys: tuple[int, int], bases: Candidates = NONE
+    ) -> None:
+        """Store one reserved chunk with the keys of its two cuts, as a delta if that pays."""
         small: Small = (chunk_id, ObjectType.CHUNK, data)
         if len(data) < SMALL_OBJECT:
             # A run outlives the caller's buffer.
             self.put_small(DATA, [(chunk_id, ObjectType.CHUNK, bytes(data))])
             return
         row = OBJECT.pack(chunk_id, len(data), ObjectType.CHUNK)
-        self._store(DATA, data, [small], row, _KEYS.pack(*keys))
+        self._store(DATA, data, [small], row, KEYS.pack(*keys), bases)
 
     def put_small(self, kind: int, objects: Sequence[Small]) -> None:
         """Store reserved small objects; they wait until a run is full."""
@@ -155,11 +194,17 @@ class ObjectWriter:
         self._store(kind, raw, run, rows, b"")
 
     def _store(
-        self, kind: int, raw: Buffer, objects: Sequence[Small], rows: bytes, keys: bytes
+        self,
+        kind: int,
+        raw: Buffer,
+        objects: Sequence[Small],
+        rows: bytes,
+        keys: bytes,
+        bases: Candidates = NONE,
     ) -> None:
-        """Encode a record, decode and hash it again, and hand it to the open pack."""
+        """Encode a record, hand it to the open pack, decode and hash it again."""
         try:
-            self._encode_and_add(kind, raw, objects, rows, keys)
+            self._encode_and_add(kind, raw, objects, rows, keys, bases)
         except BaseException as error:
             # Ids were given out for what is lost now. Whoever forgets to ask how a worker fared
             # must still not commit.
@@ -167,41 +212,87 @@ class ObjectWriter:
             raise
 
     def _encode_and_add(
-        self, kind: int, raw: Buffer, objects: Sequence[Small], rows: bytes, keys: bytes
+        self,
+        kind: int,
+        raw: Buffer,
+        objects: Sequence[Small],
+        rows: bytes,
+        keys: bytes,
+        bases: Candidates,
     ) -> None:
-        codec, payload = self._codec.encode(raw)
+        record = self._encode_delta(raw, bases.bases) or self._encode_delta(raw, bases.near)
+        if record is None:
+            record = _Record(*self._codec.encode(raw), len(raw), WHOLE, ())
+        payload = record.payload
         if self._dry_run:
-            self._verify(codec, payload, len(raw), objects)
+            self._verify(record, payload, objects)
         else:
-            self._add(kind, codec, payload, len(raw), objects, rows, keys)
+            self._add(kind, record, objects, rows, keys)
         with self._lock:
             self.bytes_added += len(raw)
             if kind == DATA:
                 self.chunks_new += len(objects)
+            if record.lineage.bases:
+                self.chunks_delta += 1
+                self.bytes_delta += len(raw)
+                self.bytes_delta_stored += len(payload)
             if self._dry_run:
                 self.bytes_stored += len(payload)
 
+    def _encode_delta(self, raw: Buffer, bases: Sequence[Base]) -> _Record | None:
+        """Return a chunk as a delta, or None where that does not save half of the whole one."""
+        if not bases:
+            return None
+        used: list[tuple[Base, Buffer]] = []
+
+        def read() -> Iterator[Buffer]:
+            for base in bases:
+                try:
+                    data = self._reader.base(base.id, base.depth + 1)
+                except (Damaged, ObjectMissing):
+                    continue  # who checks will hear of it; here it only costs room
+                used.append((base, data))
+                yield data
+
+        delta = self._deltas.encode(raw, read())
+        if delta is None:
+            return None
+        size = len(delta.payload)
+        if 2 * size > self._deltas.estimate(raw):
+            return None
+        kept = [used[place] for place in delta.bases]
+        lineage = Lineage(
+            [base.id for base, _data in kept],
+            1 + max(base.depth for base, _data in kept),
+            kept[0][0].number,
+        )
+        self._announce_deltas()
+        contents = [data for _base, data in kept]
+        return _Record(delta.codec, delta.payload, len(raw), lineage, contents)
+
+    def _announce_deltas(self) -> None:
+        """Make it durable that there are deltas, before the first one can be."""
+        if self._announced or self._dry_run:
+            return
+        with self._announcing:
+            if not self._announced:
+                write_feature(self._storage, self._sealer, DELTA_FEATURE, "read", self._random(32))
+                self._announced = True
+
     def _add(
-        self,
-        kind: int,
-        codec: int,
-        payload: Buffer,
-        raw_size: int,
-        objects: Sequence[Small],
-        rows: bytes,
-        keys: bytes,
+        self, kind: int, record: _Record, objects: Sequence[Small], rows: bytes, keys: bytes
     ) -> None:
         """Hand a record to the open pack and verify the very bytes that the pack will store.
 
         A pack gets its name when it is full and all of its records are verified: whoever makes
         both true finishes it.
         """
+        codec, payload, raw_size, lineage, _bases = record
         ripe: list[PackWriter] = []
         with self._pack_lock:
             pack = self._packs.get(kind)
-            if pack is not None and not pack.has_room(
-                len(payload), len(rows) + len(keys), self._pack_size
-            ):
+            row_size = len(rows) + len(keys) + BASE_SIZE * len(lineage.bases)
+            if pack is not None and not pack.has_room(len(payload), row_size, self._pack_size):
                 ripe += self._close(kind)
                 pack = None
             if pack is None:
@@ -209,9 +300,9 @@ class ObjectWriter:
                     self._storage, kind, self._sealer, self._random(32)
                 )
             number = len(pack.rows)
-            stored = pack.add(payload, raw_size, codec, rows, keys)
+            stored = pack.add(payload, raw_size, codec, rows, keys, lineage)
         opened = pack.seal.open(number, raw_size, codec, stored)
-        self._verify(codec, opened, raw_size, objects)
+        self._verify(record, opened, objects)
         with self._pack_lock:
             pack.verified_count += 1
             if pack in self._closing and pack.verified_count == len(pack.rows):
@@ -230,9 +321,15 @@ class ObjectWriter:
         self._closing.append(pack)
         return []
 
-    def _verify(self, codec: int, payload: Buffer, raw_size: int, objects: Sequence[Small]) -> None:
+    def _verify(self, record: _Record, payload: Buffer, objects: Sequence[Small]) -> None:
         """Decode what is about to be written and compare every object with its id."""
-        raw = memoryview(self._codec.decode(codec, payload, raw_size))
+        if record.codec in DELTA_CODECS:
+            decoded: Buffer = self._deltas.decode(
+                record.codec, payload, record.bases, record.raw_size
+            )
+        else:
+            decoded = self._codec.decode(record.codec, payload, record.raw_size)
+        raw = memoryview(decoded)
         position = 0
         for object_id, kind, data in objects:
             end = position + len(data)

@@ -39,6 +39,7 @@ class Storage(ABC):
     """Named bytes; see the module's invariants. Safe to use from several threads."""
 
     url: str
+    is_near = False  # whether reading back is so cheap that it may save room
 
     @abstractmethod
     def put(self, name: str, data: Buffer) -> None:

@@ -145,6 +145,8 @@ class LocalSpool(Spool):
 class LocalStorage(Storage):
     """Named bytes below one directory of a local file system."""
 
+    is_near = True
+
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self.url = self.path

@@ -8,11 +8,13 @@ from typing import Any
 
 from contract.storage_suite import MemorySpool, MemoryStorage
 
+from packstone.codec.compression import Compressor
 from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.model import Buffer, ObjectType, Snapshot
 from packstone.repository.index import Index
 from packstone.repository.layout import State, encode_state, list_ids
+from packstone.repository.reader import ObjectReader
 from packstone.repository.trees import DirectoryWriter
 from packstone.repository.writer import ObjectWriter
 
@@ -94,6 +96,11 @@ class RecordingIndex(Index):
         super().set_complete(snapshot_id, *more)
         if self.recording is not None:
             self.recording.step("complete")
+
+
+def reader_of(storage: Recording, index: Index, sealer: Sealer = OURS) -> ObjectReader:
+    """Return what a writer reads the bases of deltas with."""
+    return ObjectReader(storage, index, HASHER, sealer, Compressor(3), lambda text: None)
 
 
 def put_chunk(writer: ObjectWriter, data: bytes) -> bytes:

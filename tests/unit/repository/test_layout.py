@@ -167,7 +167,7 @@ def test_a_huge_state_is_not_read() -> None:
 # -- features -------------------------------------------------------------------------------
 
 
-def with_feature(need: Any, name: str = "features/delta") -> MemoryStorage:
+def with_feature(need: Any, name: str = "features/parity") -> MemoryStorage:
     import msgspec
 
     payload = msgspec.msgpack.encode({"need": need, "more": 1})
@@ -186,7 +186,7 @@ def test_features_say_what_a_program_must_know() -> None:
             if allowed:
                 layout.check_features(storage, OURS, writing=way)
             else:
-                with pytest.raises(UnsupportedFormat, match="delta"):
+                with pytest.raises(UnsupportedFormat, match="parity"):
                     layout.check_features(storage, OURS, writing=way)
 
 

@@ -135,10 +135,10 @@ def test_a_plain_repository_has_the_plain_family(tmp_path: Path) -> None:
 
 def test_who_fails_to_open_holds_no_lock(tmp_path: Path) -> None:
     make(tmp_path / "store")
-    (tmp_path / "store/features/delta").write_bytes(b"damaged")
+    (tmp_path / "store/features/parity").write_bytes(b"damaged")
     with pytest.raises(Damaged):
         ObjectRepository(str(tmp_path / "store"))
-    os.unlink(tmp_path / "store/features/delta")
+    os.unlink(tmp_path / "store/features/parity")
     os.rmdir(tmp_path / "store/features")
     with pytest.raises(StorageError):
         ObjectRepository(str(tmp_path / "store"))

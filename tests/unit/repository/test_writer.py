@@ -19,6 +19,7 @@ from unit.repository.recording import (
     RecordingIndex,
     put_chunk,
     put_some,
+    reader_of,
     snapshots,
 )
 
@@ -58,7 +59,7 @@ def begin(storage: Recording, index: Index) -> Callable[..., ObjectWriter]:
 
     def begin_it(**options: Any) -> ObjectWriter:
         options = {"level": 3, "pack_size": 1 << 20, "random": rng.randbytes} | options
-        return ObjectWriter(storage, index, HASHER, OURS, **options)
+        return ObjectWriter(storage, index, HASHER, OURS, reader_of(storage, index), **options)
 
     return begin_it
 
@@ -225,7 +226,14 @@ def test_a_snapshot_that_may_not_be_durable_is_withdrawn(tmp_path: Path) -> None
     storage = Undecided()
     index = Index(str(tmp_path / "index"), OURS)
     writer = ObjectWriter(
-        storage, index, HASHER, OURS, level=3, pack_size=1 << 20, random=Random(0).randbytes
+        storage,
+        index,
+        HASHER,
+        OURS,
+        reader_of(storage, index),
+        level=3,
+        pack_size=1 << 20,
+        random=Random(0).randbytes,
     )
     with pytest.raises(StorageUnavailable):
         writer.commit(put_some(writer))

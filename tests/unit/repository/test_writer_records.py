@@ -20,6 +20,7 @@ from unit.repository.recording import (
     RecordingIndex,
     put_chunk,
     put_some,
+    reader_of,
     snapshots,
 )
 
@@ -53,7 +54,7 @@ def begin(storage: Recording, index: Index) -> Callable[..., ObjectWriter]:
 
     def begin_it(**options: Any) -> ObjectWriter:
         options = {"level": 3, "pack_size": 1 << 20, "random": rng.randbytes} | options
-        return ObjectWriter(storage, index, HASHER, OURS, **options)
+        return ObjectWriter(storage, index, HASHER, OURS, reader_of(storage, index), **options)
 
     return begin_it
 
@@ -149,7 +150,14 @@ def test_each_object_is_stored_once(
                 for number in range(31)]  # fmt: skip
     for _session in range(2):  # the second finds all of it there
         writer = ObjectWriter(
-            storage, index, HASHER, OURS, level=1, pack_size=1 << 20, random=Random(5).randbytes
+            storage,
+            index,
+            HASHER,
+            OURS,
+            reader_of(storage, index),
+            level=1,
+            pack_size=1 << 20,
+            random=Random(5).randbytes,
         )
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda number, w=writer: put_chunk(w, contents[number]), numbers))

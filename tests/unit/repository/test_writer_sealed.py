@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from unit.repository.recording import GENERATIONS, HASHER, Recording, put_chunk
+from unit.repository.recording import GENERATIONS, HASHER, Recording, put_chunk, reader_of
 from unit.repository.sealing import OURS, OWNER, SALT, Failing, Spy, record, stored
 
 from packstone.codec.encryption import Sealer, padme
@@ -36,7 +36,14 @@ def begin(storage: Recording, tmp_path: Path) -> Iterator[Callable[..., ObjectWr
 
     def begin_it(sealer: Sealer = OURS, pack_size: int = MIB) -> ObjectWriter:
         return ObjectWriter(
-            storage, index, HASHER, sealer, level=1, pack_size=pack_size, random=rng.randbytes
+            storage,
+            index,
+            HASHER,
+            sealer,
+            reader_of(storage, index, sealer),
+            level=1,
+            pack_size=pack_size,
+            random=rng.randbytes,
         )
 
     yield begin_it

@@ -1,0 +1,6 @@
+from collections.abc import Sequence
+
+from typing_extensions import Buffer
+
+def encode(chunk: Buffer, bases: Sequence[Buffer], /) -> tuple[bytes, tuple[int, ...]]: ...
+def decode(body: bytes, bases: Sequence[Buffer], raw_size: int, /) -> bytes: ...
