@@ -199,7 +199,13 @@ def unwrap(slot: KeySlot, passphrase: bytes, repository_id: bytes, name: str) ->
     if reason := refusal(slot):
         raise UnsupportedFormat(f"{name}: {reason}", hint="Nothing was computed with it")
     cost = Argon2(slot.time, slot.memory * KIB, slot.lanes)
-    key, check = _derive(passphrase, slot.salt, cost)
+    try:
+        key, check = _derive(passphrase, slot.salt, cost)
+    except MemoryError as error:
+        raise UnsupportedFormat(
+            f"{name}: Argon2 wants {cost.memory} bytes of memory, which are not to be had here",
+            hint="Open the repository on a larger machine and add a key that costs less",
+        ) from error
     if not hmac.compare_digest(check, slot.check):
         return None
     bound = _bound(repository_id, slot.created_ns, slot.role, slot.label)

@@ -109,7 +109,11 @@ class ObjectRepository:
             if self._index is None:
                 directory = self._index_dir or self._default_index_dir()
                 index = Index(directory, self.sealer)
-                self.damaged_packs = index.refresh(self.storage)
+                try:
+                    self.damaged_packs = index.refresh(self.storage)
+                except BaseException:
+                    index.close()
+                    raise
                 self.warnings.extend(error.message for error in self.damaged_packs)
                 self._index = index
             return self._index
