@@ -24,6 +24,7 @@ from packstone.storage.base import Storage
 
 _CACHE_SIZE = 32 * MIB  # of decoded records
 _RANGE_SIZE = 8 * MIB  # of one coalesced read
+_RANGE_RAW = 16 * MIB  # that it decodes to: one read of deltas must not be the work of all threads
 _SEALS = 256  # packs whose keys are kept
 _GAP = 64 * 1024  # reading over a gap this small is cheaper than a second read
 
@@ -60,10 +61,7 @@ class ObjectReader:
             failure: Damaged | ObjectMissing | None = None
             for place in self._index.find(object_id):
                 try:
-                    raw = self._record(place)
-                    data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
-                    self.verify(kind, object_id, data, place)
-                    return data
+                    return self._at(place, kind, object_id)
                 except (Damaged, ObjectMissing) as error:
                     failure = failure or error
             if not self._rebuild_if_wrong(object_id):
@@ -71,6 +69,21 @@ class ObjectReader:
                     f"{kind.name.lower()} {object_id.hex()[:12]}… is in no pack",
                     hint="Run: packstone check",
                 )
+
+    def _at(self, place: Place, kind: ObjectType, object_id: bytes) -> bytes:
+        """Return an object from one place; raises Damaged, ObjectMissing."""
+        raw = self._record(place)
+        data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
+        try:
+            self.verify(kind, object_id, data, place)
+        except Damaged:
+            if place.codec not in DELTA_CODECS:
+                raise
+            # Bases were not verified on the way: whichever is wrong may be had elsewhere.
+            raw = self._record(place, verified=True)
+            data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
+            self.verify(kind, object_id, data, place)
+        return data
 
     def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
         """Raise Damaged unless `data` hashes to `object_id`."""
@@ -87,15 +100,16 @@ class ObjectReader:
                 hint="Nothing was changed. Run: packstone check --read-data",
             )
 
-    def bases(self, ids: Sequence[bytes], depth: int) -> list[Buffer]:
+    def bases(self, ids: Sequence[bytes], depth: int, *, verified: bool = True) -> list[Buffer]:
         """Return the chunks that a delta of a depth stands on.
 
         Only places of less depth are taken, so there is an end to it whatever packs say. Raises
-        Damaged where a base is missing or not what its id says.
+        Damaged where a base is missing or, if they are to be `verified`, not what its id says;
+        whoever does not want that verifies what is made of them.
         """
-        return [self.base(base_id, depth) for base_id in ids]
+        return [self.base(base_id, depth, verified=verified) for base_id in ids]
 
-    def base(self, base_id: bytes, depth: int) -> Buffer:
+    def base(self, base_id: bytes, depth: int, *, verified: bool = True) -> Buffer:
         """Return a chunk from a place of less than `depth` steps; raises Damaged."""
         while True:
             failure = f"base {base_id.hex()[:12]}… is in no pack"
@@ -104,26 +118,28 @@ class ObjectReader:
                     failure = f"base {base_id.hex()[:12]}… is {place.depth} steps from a whole one"
                     continue
                 try:
+                    if verified:
+                        return self._at(place, ObjectType.CHUNK, base_id)
                     raw = memoryview(self._record(place))
-                    data = raw[place.inner_offset : place.inner_offset + place.size]
-                    self.verify(ObjectType.CHUNK, base_id, data, place)
-                    return data
+                    return raw[place.inner_offset : place.inner_offset + place.size]
                 except (Damaged, ObjectMissing) as error:
                     failure = f"base {base_id.hex()[:12]}… cannot be had: {error.message}"
             if not self._rebuild_if_wrong(base_id):
                 raise Damaged(failure)
 
-    def _record(self, place: Place) -> Buffer:
-        """Return a decoded record, from the cache or the pack."""
+    def _record(self, place: Place, *, verified: bool = False) -> Buffer:
+        """Return a decoded record, from the cache or the pack, or anew on verified bases."""
         key = (place.pack_id, place.offset)  # not the record: a wrong view may err in it
         with self._lock:
             raw = self._cache.get(key)
-            if raw is not None:
+            if raw is not None and not verified:
                 self._cache.move_to_end(key)
                 return raw
         payload = self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
-        raw = self.decode(place, payload)
+        raw = self.decode(place, payload, verified=verified)
         with self._lock:
+            if verified and (wrong := self._cache.pop(key, None)) is not None:
+                self._cache_size -= len(wrong)
             if key not in self._cache:
                 self._cache[key] = raw
                 self._cache_size += len(raw)
@@ -131,8 +147,12 @@ class ObjectReader:
                     self._cache_size -= len(self._cache.popitem(last=False)[1])
         return raw
 
-    def decode(self, place: Place, payload: Buffer) -> Buffer:
-        """Return the raw bytes of a record; raises Damaged with its place."""
+    def decode(self, place: Place, payload: Buffer, *, verified: bool = False) -> Buffer:
+        """Return the raw bytes of a record; raises Damaged with its place.
+
+        Of a delta the bases are `verified` only if that is asked for: what is made of them is
+        compared with its id anyway.
+        """
         try:
             if len(payload) != place.stored_size:
                 raise Damaged(f"{len(payload)} bytes, expected {place.stored_size}")
@@ -141,7 +161,8 @@ class ObjectReader:
             )
             if place.codec not in DELTA_CODECS:
                 return self._codec.decode(place.codec, opened, place.raw_size)
-            bases = self.bases(self._index.bases(place.pack_id, place.record), place.depth)
+            ids = self._index.bases(place.pack_id, place.record)
+            bases = self.bases(ids, place.depth, verified=verified)
             return self._deltas.decode(place.codec, opened, bases, place.raw_size)
         except Damaged as error:
             raise Damaged(
@@ -171,14 +192,18 @@ class ObjectReader:
     def ranges(self, places: Iterable[Place]) -> Iterator[list[Place]]:
         """Group the places of one pack, ascending by offset, into ranges worth one read."""
         group: list[Place] = []
+        raw_size = 0
         for place in places:
             if group and (
                 place.offset > group[-1].offset + group[-1].stored_size + _GAP
                 or place.offset + place.stored_size - group[0].offset > _RANGE_SIZE
+                or raw_size + place.raw_size > _RANGE_RAW
             ):
                 yield group
                 group = []
+                raw_size = 0
             group.append(place)
+            raw_size += place.raw_size
         if group:
             yield group
 

@@ -18,6 +18,7 @@ from packstone.model import ObjectType
 from packstone.repository.index import Place
 from packstone.repository.layout import pack_name
 from packstone.repository.packs import DATA
+from packstone.repository.places import ROW
 from packstone.repository.reader import ObjectReader
 from packstone.repository.repository import ObjectRepository
 
@@ -215,7 +216,7 @@ def shift_records(transaction: Any, objects: Any, packs: Any) -> None:
     """Every record is said to begin a byte later."""
     for key, value in [(bytes(key), bytes(value)) for key, value in transaction.cursor(db=packs)]:
         moved = bytearray(value)
-        for at in range(73, len(moved), 20):
+        for at in range(0, len(moved), ROW.size):
             moved[at] ^= 1
         transaction.put(key, bytes(moved), db=packs)
 

@@ -18,6 +18,7 @@ from packstone.errors import Damaged, ObjectMissing
 from packstone.model import KIB, ObjectType
 from packstone.repository.index import Place
 from packstone.repository.layout import pack_name
+from packstone.repository.places import PACK, ROW
 from packstone.repository.repository import ObjectRepository, init
 
 CHUNK = ObjectType.CHUNK
@@ -167,11 +168,13 @@ def test_a_pack_that_is_gone(repository: ObjectRepository, location: str) -> Non
 Change = Callable[[bytearray], None]
 
 
-def change_packs(location: str, repository_id: bytes, change: Change) -> None:
-    """Change what the index of a closed repository says of every pack."""
+def change_packs(
+    location: str, repository_id: bytes, change: Change, database: bytes = b"numbers"
+) -> None:
+    """Change what the index of a closed repository says of every pack, or of its records."""
     directory = os.path.join(os.environ["PACKSTONE_CACHE_DIR"], repository_id.hex())
     environment = lmdb.open(directory, max_dbs=9, map_size=64 << 20)
-    packs = environment.open_db(b"packs")
+    packs = environment.open_db(database)
     with environment.begin(write=True) as transaction:
         rows = [(bytes(key), bytearray(value)) for key, value in transaction.cursor(db=packs)]
         for key, value in rows:
@@ -181,15 +184,15 @@ def change_packs(location: str, repository_id: bytes, change: Change) -> None:
 
 
 def wrong_salt(value: bytearray) -> None:
-    value[40] ^= 1
+    value[PACK.size - 1] ^= 1
 
 
 def wrong_kind(value: bytearray) -> None:
-    value[64] = 3 - value[64]
+    value[12] = 3 - value[12]
 
 
 def wrong_raw_size(value: bytearray) -> None:
-    for at in range(73, len(value), 20):
+    for at in range(0, len(value), ROW.size):
         size = struct.unpack_from("<I", value, at + 12)[0]
         struct.pack_into("<I", value, at + 12, size + 1)
 
@@ -208,7 +211,8 @@ def test_a_wrong_index_costs_a_rebuild_and_nothing_else(
 ) -> None:
     stored = store(repository, large(5))
     repository.close()
-    change_packs(location, repository.repository_id, change)
+    database = b"packs" if change is wrong_raw_size else b"numbers"
+    change_packs(location, repository.repository_id, change, database)
     again = ObjectRepository(location, passphrase="p")
     try:
         for chunk_id, data in stored.items():
