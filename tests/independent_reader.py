@@ -8,6 +8,7 @@ Invariant: every byte it restores was hashed and compared with the id that named
 import base64
 import functools
 import os
+import re
 import stat
 import struct
 import sys
@@ -25,7 +26,8 @@ CHUNK, TREE, LIST, MIB, HEX = 1, 2, 3, 1 << 20, "[0-9a-f]" * 64
 ID_KEYS = ["", "id chunk", "id tree", "id chunk list"]  # §2, by type of the object
 Row = tuple[int, int, int, int, bytes, bytes, list[bytes], int, int]  # §4: a record in a footer
 EntryRow = tuple[bytes, int, int, int, int, int, int, int, Any, dict[str, Any] | None]  # §6
-SLOT_KEYS = "kdf time memory lanes salt check wrapped created_ns role label".split()  # §11
+NUMBER = re.compile(rb"[\x80-\xff]{0,4}[\0-\x7f]")  # §4, in a delta
+SLOT_KEYS = "kdf time memory lanes salt check wrapped created_ns role label"  # §11
 
 
 def need(value: Any, message: str) -> Any:
@@ -45,8 +47,7 @@ def first_good(attempt: Any, ways: Any) -> Any:  # what is refused on all ways, 
 
 def unpack(data: bytes, shape: Any = Any) -> Any:
     value = msgspec.msgpack.decode(data, type=shape)
-    need(msgspec.msgpack.encode(value) == data, "MessagePack is not canonical")
-    return value
+    return need(msgspec.msgpack.encode(value) == data, "MessagePack is not canonical") and value
 
 
 def derive(context: str, material: bytes) -> bytes:
@@ -54,17 +55,14 @@ def derive(context: str, material: bytes) -> bytes:
 
 
 def unseal(key: bytes, data: bytes, about: bytes, number: int | None = None) -> bytes:
-    """Open (§10) a record, which has a number, or what is padded."""
     data = AESGCM(key).decrypt((number or 0).to_bytes(12, "little"), data, about)
     end = 4 + int.from_bytes(data[:4], "little")
     step = 1 << (exponent := end.bit_length() - 1) - exponent.bit_length()
-    sound = len(data) == -(-end // step) * step and not any(data[end:])
-    need(sound or number is not None, "padding")
-    return data[4:end] if number is None else data
+    sound = number is not None or (len(data) == -(-end // step) * step and not any(data[end:]))
+    return need(sound, "padding") and data if number is not None else data[4:end]
 
 
-def open_envelope(data: bytes, kind: int, owner: bytes, sealing: bytes | None) -> Any:
-    """Return the payload of a small object (§3); there is a sealing secret, or all is plain."""
+def open_envelope(data: bytes, kind: int, owner: bytes, sealing: bytes | None) -> Any:  # §3
     need(len(data) <= 96 + 16 * MIB and blake3(data[:-32]).digest() == data[-32:], "checksum")
     mode = 0 if sealing is None or kind == 6 else 2 if kind in (1, 4) else 1
     start = struct.pack("<8sHBBI16s", b"PKSTNOBJ", 1, kind, mode, len(data) - 96, owner)
@@ -88,18 +86,32 @@ def passphrase_bytes(given: bytes) -> bytes:
     return (key if fits and not key.strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") else text).encode()
 
 
-def open_slot(data: bytes, owner: bytes, passphrase: bytes) -> bytes:
-    """Return family and sealing secret from a key slot (§11)."""
-    slot = open_envelope(data, 6, owner, None)
-    need(list(slot) == SLOT_KEYS, "slot with other keys")
-    kdf, time, memory, lanes, salt, *rest = slot.values()
-    need((kdf, *map(len, [salt, *rest[:2]])) == ("argon2id", 32, 32, 80), "slot of another kind")
-    need(1 <= time <= 32 and 1 <= lanes <= 64 and 8 * lanes <= memory <= MIB, "Argon2 parameters")
-    argon2 = Argon2id(salt=salt, length=64, iterations=time, lanes=lanes, memory_cost=memory)
-    key, (check, wrapped, *about) = argon2.derive(passphrase), rest
-    need(key[32:] == check, "another passphrase")
-    about = b"packstone v1 key slot" + owner + msgspec.msgpack.encode(about)
-    return AESGCMSIV(key[:32]).decrypt(bytes(12), wrapped, about)
+def expand(data: bytes, codec: int, raw_size: int, text: bytes) -> bytes:  # a record (§4)
+    if codec & 1:
+        frame = zstandard.get_frame_parameters(data)
+        need(frame.content_size <= raw_size and frame.window_size <= 64 * MIB, "frame")
+        data = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    if codec < 2:
+        return data
+    at, end, copied, made = 0, len(data), 0, b""  # a delta; text is that of its bases
+
+    def number() -> int:
+        nonlocal at
+        found = need(NUMBER.match(data, at, end), "number")
+        at = found.end()
+        return sum((byte & 127) << 7 * place for place, byte in enumerate(found[0]))
+
+    rest = end = number() + at  # of the instructions; the rest are literals
+    while len(made) < raw_size:
+        rest += (size := number())
+        made += data[rest - size : rest]
+        if len(made) < raw_size:
+            size, shift = number(), number()
+            copied += (shift >> 1 ^ -(shift & 1)) + size
+            need(0 < size <= copied <= len(text), "copy of what is in no base")
+            made += text[copied - size : copied]
+    need(at == end and rest == len(data) <= raw_size == len(made), "delta of another size")
+    return made
 
 
 class Reader:  # of one repository: where every object lies according to the footers
@@ -109,26 +121,34 @@ class Reader:  # of one repository: where every object lies according to the foo
         need(first_good(self.config, [["config"], ["config.bak"]]), "no config")
         for name in os.listdir(f"{root}/features"):  # §8
             payload = open_envelope(self.read(f"features/{name}"), 4, self.owner, self.sealing)
-            need(payload["need"] in ("write", "ignore"), f"unsupported: feature {name}")
+            need(payload["need"] != "read" or name == "delta", f"unsupported: feature {name}")
         self.places: dict[tuple[int, bytes], list[tuple[Any, ...]]] = {}  # of an object
         for path in Path(root, "packs").glob("[0-9a-f][0-9a-f]/" + HEX):
             pack, last = str(path.relative_to(root)), path.stat().st_size - 64
             first_good(self.learn, [(pack, 0, 128), (pack, last, 64)])
 
     def config(self, name: str) -> bool:
-        """Learn the repository's id and secrets; without a sealing secret it is plain."""
         data, secrets = self.read(name), derive("plain family", b"")
         self.owner = data[16:32]
-        if data[11:12] != b"\0":
+        if data[11:12] != b"\0":  # without a sealing secret it is plain
             secrets = need(first_good(self.unlock, self.slots), "no slot opens with the passphrase")
         self.family, self.sealing = secrets[:32], secrets[32:] or None
         stated = open_envelope(data, 1, self.owner, self.sealing)["family"]
         return need(stated == derive("family fingerprint", self.family), "of another family")
 
-    def unlock(self, name: str) -> bytes:
-        slot, passphrase = self.read(name), os.environb.get(b"PACKSTONE_PASSPHRASE", b"")
-        need(name[5:] == blake3(slot).hexdigest(), "slot does not match its name")
-        return open_slot(slot, self.owner, passphrase_bytes(passphrase))
+    def unlock(self, name: str) -> bytes:  # to the family and the sealing secret (§11)
+        given = passphrase_bytes(os.environb.get(b"PACKSTONE_PASSPHRASE", b""))
+        need(name[5:] == blake3(self.read(name)).hexdigest(), "slot does not match its name")
+        slot = open_envelope(self.read(name), 6, self.owner, None)
+        need(" ".join(slot) == SLOT_KEYS, "slot with other keys")
+        kdf, time, memory, lanes, salt, *rest = slot.values()
+        need((kdf, *map(len, [salt, *rest[:2]])) == ("argon2id", 32, 32, 80), "slot kind")
+        need(1 <= time <= 32 and 1 <= lanes <= 64 and 8 * lanes <= memory <= MIB, "Argon2")
+        argon2 = Argon2id(salt=salt, length=64, iterations=time, lanes=lanes, memory_cost=memory)
+        key, (check, wrapped, *about) = argon2.derive(given), rest
+        about = b"packstone v1 key slot" + self.owner + msgspec.msgpack.encode(about)
+        need(key[32:] == check, "another passphrase")
+        return AESGCMSIV(key[:32]).decrypt(bytes(12), wrapped, about)
 
     def learn(self, pack: str, start: int, size: int) -> None:  # by way of header or trailer (§4)
         part = (whole := self.read(pack))[start : start + size]
@@ -145,36 +165,37 @@ class Reader:  # of one repository: where every object lies according to the foo
         types = {type_ for row in rows for _, _, type_ in struct.iter_unpack("<32sIB", row[4])}
         prefix = starts[1 if types == {CHUNK} else 2]
         need(types == {CHUNK} or types <= {TREE, LIST}, "types that are no pack's")
-        header = prefix + struct.pack("<QQ16x", offset, size)
-        trailer = struct.pack("<8sQQQ", b"PKSTTAIL", offset, size, len(whole))
-        need(part[:-32] == (trailer if start else header), "unsupported, or of another pack")
+        ways = [prefix + struct.pack("<QQ16x", offset, size)]
+        ways += [struct.pack("<8sQQQ", b"PKSTTAIL", offset, size, len(whole))]
+        need(part[:-32] == ways[start > 0], "unsupported, or of another pack")
         for number, row in enumerate(rows):
-            begin, stored_size, raw_size, codec, objects, keys, bases, depth, lineage = row
-            need(codec in (0, 1) and not (bases or depth or lineage), f"unsupported codec {codec}")
+            begin, stored_size, raw_size, codec, objects, keys, bases, depth, _ = row
+            need(codec < 4 and 0 <= depth <= 64 and len(bases) <= 3, f"unsupported codec {codec}")
+            need((codec > 1) == bool(bases) == (depth > 0), "bases and no delta, or none and one")
+            need(codec < 2 or (types == {CHUNK} and len(objects) == 37), "delta of no chunk")
             need(begin >= end and stored_size >= 0, "records overlap or are out of order")
             need(0 < len(objects) <= 37 * 65536 and len(keys) in (0, 16), "impossible record")
             end, at = begin + stored_size, 0
             for object_id, size, type_ in struct.iter_unpack("<32sIB", objects):
-                place = pack, prefix, number, row[:4], at, size
+                place = pack, prefix, number, row, at, size
                 self.places.setdefault((type_, object_id), []).append(place)
                 at += size
             need(at == raw_size <= 64 * MIB, "sizes do not add up")
 
-    def load(self, type_: int, object_id: bytes) -> bytes:  # from any place, if the hash says so
+    def load(self, type_: int, object_id: bytes, limit: int = 65) -> bytes:  # of less depth (§4)
         def get(pack: str, prefix: bytes, number: int, row: Any, at: int, size: int) -> bytes:
-            offset, stored_size, raw_size, codec = row
+            offset, stored_size, raw_size, codec, _, _, bases, depth, _ = row
             data = self.read(pack)[offset : offset + stored_size]
             if self.sealing is not None:
                 about = prefix + struct.pack("<QIIB", number, raw_size, stored_size, codec)
                 data = unseal(derive("record key", self.sealing + prefix[32:]), data, about, number)
-            if codec == 1:
-                frame = zstandard.get_frame_parameters(data)
-                need(frame.content_size == raw_size and frame.window_size <= 64 * MIB, "frame")
-                data = zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+            text = need(depth < limit, "depth") and [
+                self.load(CHUNK, each, depth) for each in bases
+            ]
+            data = expand(data, codec, raw_size, b"".join(text))
             need(len(data) == raw_size, "record of another size")
             key, data = derive(ID_KEYS[type_], self.family), data[at : at + size]
-            need(blake3(data, key=key).digest() == object_id, "another hash")
-            return data
+            return need(blake3(data, key=key).digest() == object_id, "another hash") and data
 
         found = first_good(get, self.places.get((type_, object_id), ()))
         return need(found, f"object {object_id.hex()} of type {type_} is missing")
@@ -188,15 +209,14 @@ class Reader:  # of one repository: where every object lies according to the foo
             need(len(below) == count and below[0][0] == first, "page is not what it is called")
             yield from below
 
-    def pieces(self, size: int, content: Any, level: int | None = None) -> Any:
-        """Yield the size of a hole, or none, and the chunk behind it, of a file in order (§6)."""
+    def pieces(self, size: int, content: Any, level: int | None = None) -> Any:  # hole, chunk (§6)
         if isinstance(content, bytes):
             content = [0, content, [size] if content else []]
         found, ids, sizes = msgspec.convert(content, tuple[int, bytes, list[int]])
         need(0 <= found <= 8 and level in (None, found), f"chunk-list page of level {found}")
         need(all(sizes) and (found == 0 or min(sizes, default=1) > 0), "size in a chunk list")
-        need(sum(map(abs, sizes)) == size, "sizes of a chunk list do not add up")
-        need(len(ids) == 32 * sum(each > 0 for each in sizes), "ids of a chunk list")
+        wanted = size, 32 * sum(each > 0 for each in sizes)
+        need((sum(map(abs, sizes)), len(ids)) == wanted, "sizes or ids of a chunk list")
         each = iter([ids[at : at + 32] for at in range(0, len(ids), 32)])
         for n in sizes:
             data = self.load(LIST if found else CHUNK, next(each)) if n > 0 else b""
@@ -237,8 +257,7 @@ class Reader:  # of one repository: where every object lies according to the foo
             need(first in made, f"{path!r} is a link to what is not there")
             os.link(first, path, follow_symlinks=False)
         for path, entry in reversed(made.items()):  # directories after what came into them
-            owner = entry[2:4] if os.geteuid() == 0 else (-1, -1)
-            os.chown(path, *owner, follow_symlinks=False)
+            os.chown(path, *(entry[2:4] if os.geteuid() == 0 else (-1, -1)), follow_symlinks=False)
             if not stat.S_ISLNK(entry[1]):
                 os.chmod(path, stat.S_IMODE(entry[1]))  # after chown, which clears setuid
             for name, value in (entry[9] or {}).get("xattrs", ()):

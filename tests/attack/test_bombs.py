@@ -6,10 +6,7 @@ sound siblings restored and what was refused named.
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,17 +16,13 @@ import hostile
 import msgspec
 import pytest
 import zstandard
+from attack.limits import MIB, assert_good, limited, sound
 from compare_trees import remove_tree
 from hostile import DIRECTORY, Forger, encode, row
 
 import packstone
 from packstone.model import ObjectType
 from packstone.repository.packs import RecordRow
-
-MIB = 1 << 20
-GOOD = b"this must be restored\n" * 100
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["hostile", "packstone.operations.facade"])
 
 
 @pytest.fixture
@@ -38,35 +31,6 @@ def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="packstone-", dir=shared))
     yield path
     remove_tree(path)
-
-
-def limited(place: Path, verb: str = "restore") -> dict[str, Any]:
-    """Run one verb in a child with limits; return what it said."""
-    out = place / "said"
-    arguments = (verb, str(place / "repository"), str(place / "target"), str(out))
-    child = CONTEXT.Process(target=hostile.run_limited, args=arguments)
-    child.start()
-    child.join(20)
-    if child.is_alive():
-        child.kill()
-        child.join()
-        pytest.fail(f"{verb}: killed after 20 seconds")
-    assert child.exitcode != -signal.SIGXCPU, f"{verb}: more than two seconds of work"
-    assert child.exitcode == 0, f"{verb}: exit code {child.exitcode}"
-    said: dict[str, Any] = json.loads(out.read_text())
-    out.unlink()
-    assert said["family"], f"{verb}: {said['error']}"
-    assert said["peak"] < 256 * MIB, f"{verb}: {said['peak'] / MIB:.0f} MiB"
-    return said
-
-
-def sound(forger: Forger) -> list[list[Any]]:
-    return [forger.below(b"a good", [forger.file(b"file", GOOD)]), forger.file(b"z good", GOOD)]
-
-
-def assert_good(place: Path) -> None:
-    assert (place / "target" / "a good" / "file").read_bytes() == GOOD
-    assert (place / "target" / "z good").read_bytes() == GOOD
 
 
 def wide_and_empty(forger: Forger) -> bytes:

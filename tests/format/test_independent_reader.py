@@ -7,6 +7,7 @@ it is meant to meet was really in the repository it read.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import socket
 import stat
@@ -19,10 +20,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import hostile
 import independent_reader
 import pytest
+import zstandard
 from blake3 import blake3
 from compare_trees import describe, differences
+from tables import CHUNK_SIZE, deltas, nights, records
 
 import packstone
 
@@ -215,6 +219,153 @@ def test_uses_the_second_copies(stored: dict[str, Any], tmp_path: Path) -> None:
     assert differences(ours, found) == []
 
 
+# -- deltas ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["plain", "encrypted"])
+def nightly(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, dict[str, bytes]]]]:
+    """A repository of eight nights, and what each snapshot holds; nearly all of it deltas."""
+    directory = tmp_path_factory.mktemp("nightly")
+    source, repository = directory / "source", directory / "repository"
+    source.mkdir()
+    more: dict[str, Any] = {}
+    if request.param == "encrypted":
+        more = {"passphrase": FIRST, "argon2": TINY}
+    chance = Random("nightly")
+    noise = chance.randbytes(300_000)
+    stored: dict[str, dict[str, bytes]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PACKSTONE_CACHE_DIR", str(directory / "cache"))
+        patch.setenv("PACKSTONE_PASSPHRASE", FIRST)
+        with packstone.init(repository, chunk_size=CHUNK_SIZE, **more) as opened:
+            for night, dump in enumerate(nights("nightly", 8_000, 8)):
+                at = chance.randrange(len(noise))
+                noise = noise[:at] + chance.randbytes(2000) + noise[at + 1000 :]
+                contents = {"table.sql": dump, "noise": noise, f"part {night}": dump[-70_000:]}
+                for name, data in contents.items():
+                    (source / name).write_bytes(data)
+                result = opened.snapshot([source], host="test")
+                assert result.snapshot_id is not None
+                stored[result.snapshot_id] = contents
+            rows = records(opened)
+            assert len(deltas(rows)) > len(rows) / 2 and max(row.depth for row in rows) >= 3
+        yield repository, stored
+
+
+def test_restores_every_generation(
+    nightly: tuple[Path, dict[str, dict[str, bytes]]], tmp_path: Path
+) -> None:
+    repository, stored = nightly
+    for number, (snapshot_id, contents) in enumerate(stored.items()):
+        target = tmp_path / f"{number}"
+        done = run_reader(repository, snapshot_id, target)
+        assert done.returncode == 0, done.stderr
+        found = {path.name: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+        assert {name: found[name] for name in contents} == contents
+
+
+def test_the_generations_used_the_codecs(
+    nightly: tuple[Path, dict[str, dict[str, bytes]]],
+) -> None:
+    reader = independent_reader.Reader(str(nightly[0]))
+    rows = [place[3] for places in reader.places.values() for place in places]
+    assert {row[3] for row in rows} >= {1, 2, 3}
+    assert {len(row[6]) for row in rows} >= {0, 1, 2}, "deltas on one chunk and on two"
+    for row in rows:
+        for base in row[6]:
+            assert min(place[3][7] for place in reader.places[1, base]) < row[7]
+
+
+def test_a_damaged_base_takes_what_stands_on_it(
+    nightly: tuple[Path, dict[str, dict[str, bytes]]], tmp_path: Path
+) -> None:
+    repository, stored = nightly
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", repository, copy], check=True)
+    reader = independent_reader.Reader(str(copy))
+    bases = {base for places in reader.places.values() for place in places for base in place[3][6]}
+    (pack, _, _, row, _, _) = next(
+        places[0] for (_, each), places in reader.places.items() if each in bases
+    )
+    with open(copy / pack, "r+b") as file:
+        file.seek(row[0] + row[1] // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 4]))
+    refused = 0
+    for number, (snapshot_id, contents) in enumerate(stored.items()):
+        target = tmp_path / f"{number}"
+        done = run_reader(copy, snapshot_id, target)
+        if done.returncode:
+            assert "is missing" in done.stderr, done.stderr
+            refused += 1
+            continue
+        found = {path.name: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+        assert {name: found[name] for name in contents} == contents
+    assert refused >= 2, "the base and what stands on it"
+
+
+VECTORS = json.loads((READER.parent / "vectors" / "format.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "each", [each for each in VECTORS if each["what"] == "delta"], ids=lambda each: each["name"]
+)
+def test_vectors_of_deltas(each: dict[str, Any]) -> None:
+    data, text = bytes.fromhex(each["data"]), b"".join(map(bytes.fromhex, each["bases"]))
+    arguments = data, each["codec"], each["raw_size"], text
+    if each["expect"] == "ok":
+        assert independent_reader.expand(*arguments).hex() == each["chunk"]
+    elif 1 <= len(each["bases"]) <= 3:  # more or fewer are refused in the footer
+        with pytest.raises((ValueError, zstandard.ZstdError)):
+            independent_reader.expand(*arguments)
+
+
+SIZE = 20_000
+WHOLE = zstandard.ZstdCompressor().compress(hostile.counted(SIZE, 0))
+LIES: dict[str, dict[str, Any]] = {
+    "on itself": {"bases": [0]},
+    "in a circle": {"bases": [1]},
+    "in a circle, deeper": {"bases": [1], "depth": 2},
+    "on nothing": {"bases": []},
+    "on what is nowhere": {"bases": [9]},
+    "on a chunk beside a missing one": {"bases": [2, 9]},
+    "on four": {"bases": [2, 2, 2, 2]},
+    "no depth": {"bases": [2], "depth": 0},
+    "depth 65": {"bases": [2], "depth": 65},
+    "a whole one": {"bases": [2], "codec": 1, "body": WHOLE},
+    "codec 4": {"bases": [2], "codec": 4},
+    "shorter": {"bases": [2], "raw_size": SIZE - 1},
+    "longer": {"bases": [2], "raw_size": SIZE + 1},
+    "another chunk": {"bases": [2], "body": hostile.step(SIZE, 7)},
+}
+
+
+@pytest.mark.parametrize("lie", [*LIES.values(), {"bases": [2]}], ids=[*LIES, "no lie"])
+def test_refuses_deltas_that_lie(lie: dict[str, Any], tmp_path: Path) -> None:
+    """docs/format.md §4 and §9; the last of them is sound and is restored."""
+    repository = hostile.new_repository(tmp_path / "repository")
+    forger = hostile.Forger(repository)
+    contents = [hostile.counted(SIZE, count) for count in range(10)]
+    ids = [forger.id_of(packstone.model.ObjectType.CHUNK, data) for data in contents]
+    forger.stored_record(packstone.model.ObjectType.CHUNK, contents[2])
+    fields = {"body": hostile.step(SIZE, 0)} | lie | {"bases": [ids[at] for at in lie["bases"]]}
+    forger.write_deltas(
+        hostile.Delta(contents[0], **fields),
+        hostile.Delta(contents[1], hostile.step(SIZE, 1), [ids[0]]),
+    )
+    snapshot_id = forger.commit([hostile.row(b"evil", content=ids[0], size=SIZE)])
+    done = run_reader(repository, snapshot_id, tmp_path / "out")
+    if len(lie) == 1 and lie["bases"] == [2]:
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "out" / "evil").read_bytes() == contents[0]
+    else:
+        assert done.returncode == 1 and "is missing" in done.stderr, done.stderr
+        assert "RecursionError" not in done.stderr, "refused for its depth"
+
+
 # -- encrypted ------------------------------------------------------------------------------
 
 
@@ -286,7 +437,7 @@ def test_refuses_what_was_made_without_keys(
 
 def test_is_short_and_imports_nothing_of_ours() -> None:
     text = READER.read_text()
-    assert len(text.splitlines()) <= 250
+    assert len(text.splitlines()) <= 270
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):

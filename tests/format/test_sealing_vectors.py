@@ -231,7 +231,7 @@ def read_sealed_record(each: Fields) -> None:
     made = reader_of(each, each["stored"])
     object_id = blake3(data, key=reader.derive("id chunk", made.family)).digest()
     head = struct.pack("<8sHBB4x", b"PKSTPACK", 1, each["kind"], 1)
-    row = (0, len(each["stored"]), each["raw_size"], each["codec"])
+    row = (0, len(each["stored"]), each["raw_size"], each["codec"], b"", b"", [], 0, 0)
     prefix = head + made.owner + each["salt"]
     made.places[1, object_id] = [("pack", prefix, each["number"], row, 0, len(data))]
     assert made.load(1, object_id) == data
@@ -243,7 +243,7 @@ def read_sealed_pack(each: Fields) -> None:
     reader.first_good(made.learn, [("pack", 0, 128), ("pack", len(data) - 64, 64)])
     ((_type, object_id), places), *others = made.places.items()
     assert object_id == bytes(range(32, 64)) and not others
-    _pack, prefix, number, (offset, size, raw_size, codec), _at, _size = places[-1]
+    _pack, prefix, number, (offset, size, raw_size, codec, *_), _at, _size = places[-1]
     key = reader.derive("record key", each["sealing"] + prefix[32:])
     about = prefix + struct.pack("<QIIB", number, raw_size, size, codec)
     assert reader.unseal(key, data[offset : offset + size], about, number) == b"hello"

@@ -23,6 +23,7 @@ from faults import Plan, faulty
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from tables import nights
 
 import packstone
 
@@ -33,6 +34,7 @@ SHARED = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 NAMES = ["a", "b", "c", "d.txt", "e\n", "f\udcff"]
 PATHS = [*NAMES, *(f"{directory}/{name}" for directory in ("x", "y", "x/z") for name in NAMES)]
 paths = st.sampled_from(PATHS)
+DUMPS = nights("model", 2_000, 6)  # long enough to be deltas of each other
 contents = st.one_of(
     st.binary(max_size=200),
     st.builds(lambda byte, size: bytes([byte]) * size, st.integers(0, 255), st.integers(0, 30_000)),
@@ -61,6 +63,7 @@ class Store(RuleBasedStateMachine):
     """The tree and the repository on disk, and what they should hold."""
 
     taken = Bundle("taken")
+    deltas = 0  # of all examples
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,9 +77,9 @@ class Store(RuleBasedStateMachine):
         self.repository: packstone.Repository | None = None
         self.ahead = 0
 
-    @initialize(average=st.sampled_from([4096, 16384]))
-    def begin(self, average: int) -> None:
-        packstone.init(self.location, chunk_size=average).close()
+    @initialize(average=st.sampled_from([4096, 16384, 32768]), versions=st.sampled_from([2, 4, 64]))
+    def begin(self, average: int, versions: int) -> None:
+        packstone.init(self.location, chunk_size=average, delta_versions=versions).close()
         self._open()
 
     def _open(self) -> packstone.Repository:
@@ -224,13 +227,37 @@ class Store(RuleBasedStateMachine):
     def clock(self, ahead: int) -> None:
         self.ahead = ahead
 
-    @rule(target=taken, read_all=st.booleans(), ignore_inode=st.booleans())
-    def snapshot(self, read_all: bool, ignore_inode: bool) -> str:
-        result = self._open().snapshot([self.source], read_all=read_all, ignore_inode=ignore_inode)
+    @rule(
+        target=taken,
+        read_all=st.booleans(),
+        ignore_inode=st.booleans(),
+        delta=st.sampled_from([None, True, False]),
+    )
+    def snapshot(self, read_all: bool, ignore_inode: bool, delta: bool | None) -> str:
+        result = self._open().snapshot(
+            [self.source], read_all=read_all, ignore_inode=ignore_inode, delta=delta
+        )
         assert result.errors == []
+        Store.deltas += result.chunks_delta
         assert result.snapshot_id is not None
         self._acknowledge(result.snapshot_id)
         return result.snapshot_id
+
+    @rule(
+        target=taken,
+        old=paths,
+        new=paths,
+        first=st.integers(0, len(DUMPS) - 1),
+        second=st.integers(0, len(DUMPS) - 1),
+    )
+    def two_nights(self, old: str, new: str, first: int, second: int) -> str:
+        """A table is stored, and as it is another night, perhaps under another name."""
+        self.write(old, DUMPS[first])
+        self.snapshot(read_all=False, ignore_inode=False, delta=None)
+        if old != new:
+            self.delete(old)
+        self.write(new, DUMPS[second])
+        return self.snapshot(read_all=False, ignore_inode=False, delta=None)
 
     def _acknowledge(self, snapshot_id: str) -> None:
         if self.ahead:
@@ -326,3 +353,8 @@ TestStore.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_the_machine_met_deltas() -> None:
+    """Runs after it: or what it shows says nothing of them."""
+    assert Store.deltas > EXAMPLES // 10
