@@ -274,6 +274,9 @@ class MemoryStorage(Storage):
         self.folders = {"packs", "packs/00", "snapshots", "features", "keys", *folders}
         self._lock = threading.Lock()
 
+    def make_directories(self, names: list[str]) -> None:
+        self.folders.update(names)
+
     def put(self, name: str, data: Buffer) -> None:
         self.files[name] = bytes(data)
 

@@ -115,7 +115,13 @@ def change_passphrase(
     The new slot is durable before the old one goes, so a crash leaves one of them or both.
     """
     old = repository.slot_id
-    label = next((row.label for row in list_keys(repository) if row.id == old), "")
+    row = next((row for row in list_keys(repository) if row.id == old), None)
+    if row is not None and row.role == "recovery":
+        raise UsageError(
+            "this session was opened with a recovery key, which is not to be replaced",
+            hint="Run: packstone key add, then remove the key whose passphrase is lost",
+        )
+    label = row.label if row is not None else ""
     new = add_key(
         repository,
         passphrase,

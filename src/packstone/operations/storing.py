@@ -316,7 +316,12 @@ class ChunkStore:
         self, run: _Run, offset: int, size: int, final: bool, before: _Baton, after: _Baton
     ) -> list[tuple[bytes, int]]:
         """Read a span, cut it when the span before is cut, hash and store its chunks."""
-        buffer = self._take()
+        try:
+            buffer = self._take()
+        except BaseException:
+            run.is_over = True
+            after.pass_on(None, 0)  # or the next span would wait for ever
+            raise
         rest: Buffer | None = None
         lead = 0
         at = WINDOW + self._tail  # of the span's own bytes; what is left of the last one ends here

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from packstone.repository.packs import KEYS, RecordRow
-from packstone.repository.places import RECORD, Cut
+from packstone.repository.places import PLACE, RECORD, Cut
 
 CUTS, BASES = b"cuts", b"bases"
 # the chunk that ends at the cut, the one that starts there: pack number, record number each
@@ -65,6 +65,35 @@ def put_bases(transaction: Any, database: Any, number: int, rows: Iterable[Recor
     for record, row in enumerate(rows):
         if row.bases:
             transaction.put(RECORD.pack(number, record), b"".join(row.bases), db=database)
+
+
+def find_hanging(
+    transaction: Any,
+    databases: dict[bytes, Any],
+    depth_of: Callable[[int, int], int | None],
+) -> set[tuple[int, int]]:
+    """Return (pack number, record) of deltas that lack a base at a place of less depth.
+
+    `depth_of` gives the depth of a record, None if its pack is gone.
+    """
+    by_depth: dict[int, list[tuple[int, int]]] = {}
+    for key, _ids in transaction.cursor(db=databases[BASES]):
+        place = RECORD.unpack(key)
+        depth = depth_of(*place)
+        if depth is not None:
+            by_depth.setdefault(depth, []).append(place)
+    dead: set[tuple[int, int]] = set()
+    for depth in sorted(by_depth):  # bases are of less depth: they are settled before
+        for place in by_depth[depth]:
+            ids = split_ids(bytes(transaction.get(RECORD.pack(*place), db=databases[BASES])))
+            for base_id in ids:
+                value = transaction.get(base_id, b"", db=databases[b"objects"])
+                found = [each[:2] for each in PLACE.iter_unpack(value)]
+                depths = [depth_of(*each) for each in found if each not in dead]
+                if not any(each is not None and each < depth for each in depths):
+                    dead.add(place)
+                    break
+    return dead
 
 
 class CutReader:

@@ -78,3 +78,16 @@ class Filing:
                         old = live(old, numbers) + live(old, added)
                     put(key, old + place, db=objects)
             self._view.looked_up(RELEASED)
+
+    def drop_places(
+        self, transaction: Any, places: Sequence[tuple[tuple[int, int], bytes]]
+    ) -> None:
+        """Drop some places, ((pack number, record), id) each, of objects."""
+        objects = self._view.databases[OBJECTS]
+        for place, object_id in places:
+            value = bytes(transaction.get(object_id, b"", db=objects))
+            kept = [each for each in split_places(value) if PLACE.unpack(each)[:2] != place]
+            if kept:
+                transaction.put(object_id, b"".join(kept), db=objects)
+            elif value:
+                transaction.delete(object_id, db=objects)

@@ -24,6 +24,7 @@ from packstone.repository.cuts import (
     CUTS,
     CutReader,
     cut_rows,
+    find_hanging,
     split_ids,
 )
 from packstone.repository.filing import META, NUMBERS, OBJECTS, PACKS, RELEASED, Filing
@@ -172,6 +173,7 @@ class Index:
         if gone:
             self._forget(gone)
         known = set(self.packs.values())  # read again: some may have been forgotten
+        made_anew = not known
         unseen = sorted(there.keys() - known)
         damaged: list[Damaged] = []
 
@@ -189,7 +191,32 @@ class Index:
             for pack in packs():
                 self.add(pack)
         self.flush()
+        if gone or damaged or made_anew:
+            self._drop_hanging()
         return damaged
+
+    def _drop_hanging(self) -> None:
+        """Drop places of deltas whose bases are gone: what cannot be decoded is not present.
+
+        Whoever stores such a chunk again makes it whole, as it does with any other lost one.
+        """
+        with self._reading() as transaction:
+            dead = find_hanging(
+                transaction, self._view.databases, partial(self._depth_of, transaction)
+            )
+            ids = [
+                (place, cut.id)
+                for place in dead
+                if (rows := self._rows_of(transaction, place[0])) is not None
+                and (cut := cut_of(rows, *place)) is not None
+            ]
+        if ids:
+            with self._writing:
+                self._write(lambda transaction: self._filing.drop_places(transaction, ids))
+
+    def _depth_of(self, transaction: Any, number: int, record: int) -> int | None:
+        row = self._row(transaction, number, record)
+        return None if row is None else row[4]
 
     def _add_many(self, packs: Iterable[Pack], count: int) -> None:
         """Take up many packs: objects first, in the order of their ids, packs themselves last.
@@ -341,8 +368,9 @@ class Index:
             places: list[Place] = []
             for number, record, inner, size in PLACE.iter_unpack(value):
                 row = self._row(transaction, number, record)
-                if row is not None:
-                    places.append(Place(self._numbers[number], record, *row, inner, size))
+                pack_id = self._numbers.get(number)  # another thread may just have followed
+                if row is not None and pack_id is not None:
+                    places.append(Place(pack_id, record, *row, inner, size))
         if len(places) > 1:
             places.sort(key=lambda place: place.depth)
         return places
@@ -363,7 +391,9 @@ class Index:
             for number, record, inner, size in PLACE.iter_unpack(value):
                 row = self._row(transaction, number, record)
                 if row is not None and (best is None or row[4] < best.depth):
-                    best = Place(self._numbers[number], record, *row, inner, size)
+                    pack_id = self._numbers.get(number)
+                    if pack_id is not None:
+                        best = Place(pack_id, record, *row, inner, size)
         return best
 
     def _row(

@@ -61,7 +61,11 @@ def read_slots(
     """Return all whole slots, the cheapest to try first, and the errors of the others."""
     slots: list[StoredSlot] = []
     unusable: list[UnusableSlot] = []
-    for slot_id, _size in list_ids(storage, "keys"):
+    try:
+        names = [slot_id for slot_id, _size in list_ids(storage, "keys")]
+    except ObjectMissing:
+        names = []  # the folder is lost, and all slots with it
+    for slot_id in names:
         name = key_name(slot_id)
         try:
             slots.append(
@@ -275,7 +279,7 @@ def storage_for_import(location: str) -> tuple[LocalStorage, bytes]:
     return storage, repository_id
 
 
-def import_slot(storage: Storage, repository_id: bytes, text: str) -> str:
+def import_slot(storage: LocalStorage, repository_id: bytes, text: str) -> str:
     """Put an exported slot back and return its id; raises UsageError for one of another store."""
     data = parse_export(text)
     slot_id = checksum(data).hex()
@@ -285,6 +289,7 @@ def import_slot(storage: Storage, repository_id: bytes, text: str) -> str:
         raise UsageError(
             f"this export is of no use here: {error.message}", hint="Nothing was changed"
         ) from error
+    storage.make_directories(["keys"])  # all of it may have been lost
     storage.put(key_name(slot_id), data)
     return slot_id
 

@@ -9,6 +9,7 @@ import os
 
 from packstone.codec.hashing import checksum
 from packstone.errors import PackstoneError
+from packstone.storage.base import Storage
 from packstone.storage.local import LocalStorage
 
 
@@ -23,8 +24,12 @@ def cache_directory() -> str:
 
 def _memory(storage: LocalStorage) -> str:
     """Return the file that remembers what kind of repository is at a place."""
-    place = checksum(os.fsencode(os.path.realpath(storage.path))).hex()[:32]
-    return os.path.join(cache_directory(), "known", place)
+    return os.path.join(cache_directory(), "known", place_digest(storage))
+
+
+def place_digest(storage: LocalStorage) -> str:
+    """Return what stands for the place of a storage in names of files, 32 digits."""
+    return checksum(os.fsencode(os.path.realpath(storage.path))).hex()[:32]
 
 
 def remember(storage: LocalStorage, repository_id: bytes, encrypted: bool) -> None:
@@ -34,9 +39,10 @@ def remember(storage: LocalStorage, repository_id: bytes, encrypted: bool) -> No
         _note(_memory(storage), noted)
 
 
-def follow_serial(repository_id: bytes, serial: int) -> int:
-    """Return the largest serial of `state` that was seen here, this one included."""
-    path = os.path.join(cache_directory(), "serials", repository_id.hex())
+def follow_serial(storage: Storage, repository_id: bytes, serial: int) -> int:
+    """Return the largest serial of `state` that was seen at a place, this one included."""
+    place = checksum(storage.url.encode("utf-8", "surrogateescape")).hex()[:16]
+    path = os.path.join(cache_directory(), "serials", f"{repository_id.hex()}-{place}")
     try:
         with open(path, encoding="ascii") as file:
             seen = int(file.read(32))

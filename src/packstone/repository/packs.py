@@ -42,6 +42,7 @@ _HELD_BACK = MIB
 _APART = 4096
 # Where records end before the first footer of a sealed pack tells their sizes this roughly.
 _FIRST_PART = 64 * KIB
+_FOOTER_ENOUGH = 16 * MIB  # of rows: many tiny records end a pack before its size does
 _ROW_SIZE = 48  # of a footer's row at most, but for what is counted apart
 BASE_SIZE = 34  # of each base in it
 
@@ -126,6 +127,8 @@ class PackWriter:
         A plain pack ends after the record that reaches the target. A sealed one is padded to the
         next size that tells nothing, and ends before it would need the one above the target.
         """
+        if self._body_size + row_size > _FOOTER_ENOUGH and self.rows:
+            return False
         if self._sealer.is_plain or not self.rows:
             return self.size < target
         footer = self._footer_size(self._body_size + row_size + _ROW_SIZE)
@@ -250,6 +253,8 @@ class PackWriter:
     def _seal_footer(self, body: bytes) -> bytes:
         """Return a footer's bytes; what was sealed is opened again before it counts."""
         size = self.seal.footer_size(len(body))
+        if self._footer_size(len(body)) > MAX_FOOTER:
+            raise StorageUnavailable(f"a footer of {size} bytes is above what readers take")
         head = _FOOTER.pack(_FOOTER_MAGIC, size, 0, self._sealer.repository_id, self._salt)
         stored = self.seal.seal_footer(head, body)
         if self.seal.open_footer(head, stored) != body:

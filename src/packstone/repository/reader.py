@@ -61,7 +61,10 @@ class ObjectReader:
             failure: Damaged | ObjectMissing | None = None
             for place in self._index.find(object_id):
                 try:
-                    return self._at(place, kind, object_id)
+                    raw = self._record(place)
+                    data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
+                    self.verify(kind, object_id, data, place)
+                    return data
                 except (Damaged, ObjectMissing) as error:
                     failure = failure or error
             if not self._rebuild_if_wrong(object_id):
@@ -69,21 +72,6 @@ class ObjectReader:
                     f"{kind.name.lower()} {object_id.hex()[:12]}… is in no pack",
                     hint="Run: packstone check",
                 )
-
-    def _at(self, place: Place, kind: ObjectType, object_id: bytes) -> bytes:
-        """Return an object from one place; raises Damaged, ObjectMissing."""
-        raw = self._record(place)
-        data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
-        try:
-            self.verify(kind, object_id, data, place)
-        except Damaged:
-            if place.codec not in DELTA_CODECS:
-                raise
-            # Bases were not verified on the way: whichever is wrong may be had elsewhere.
-            raw = self._record(place, verified=True)
-            data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
-            self.verify(kind, object_id, data, place)
-        return data
 
     def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
         """Raise Damaged unless `data` hashes to `object_id`."""
@@ -100,17 +88,19 @@ class ObjectReader:
                 hint="Nothing was changed. Run: packstone check --read-data",
             )
 
-    def bases(self, ids: Sequence[bytes], depth: int, *, verified: bool = True) -> list[Buffer]:
+    def bases(self, ids: Sequence[bytes], depth: int) -> list[Buffer]:
         """Return the chunks that a delta of a depth stands on.
 
         Only places of less depth are taken, so there is an end to it whatever packs say. Raises
-        Damaged where a base is missing or, if they are to be `verified`, not what its id says;
-        whoever does not want that verifies what is made of them.
+        Damaged where a base is missing or not what its id says.
         """
-        return [self.base(base_id, depth, verified=verified) for base_id in ids]
+        return [self.base(base_id, depth) for base_id in ids]
 
-    def base(self, base_id: bytes, depth: int, *, verified: bool = True) -> Buffer:
-        """Return a chunk from a place of less than `depth` steps; raises Damaged."""
+    def base(self, base_id: bytes, depth: int, *, heal: bool = True) -> Buffer:
+        """Return a chunk from a place of less than `depth` steps; raises Damaged.
+
+        Without `heal` the view is left as it is, for whoever can do without the chunk.
+        """
         while True:
             failure = f"base {base_id.hex()[:12]}… is in no pack"
             for place in self._index.find(base_id):
@@ -118,28 +108,26 @@ class ObjectReader:
                     failure = f"base {base_id.hex()[:12]}… is {place.depth} steps from a whole one"
                     continue
                 try:
-                    if verified:
-                        return self._at(place, ObjectType.CHUNK, base_id)
                     raw = memoryview(self._record(place))
-                    return raw[place.inner_offset : place.inner_offset + place.size]
+                    data = raw[place.inner_offset : place.inner_offset + place.size]
+                    self.verify(ObjectType.CHUNK, base_id, data, place)
+                    return data
                 except (Damaged, ObjectMissing) as error:
                     failure = f"base {base_id.hex()[:12]}… cannot be had: {error.message}"
-            if not self._rebuild_if_wrong(base_id):
+            if not heal or not self._rebuild_if_wrong(base_id):
                 raise Damaged(failure)
 
-    def _record(self, place: Place, *, verified: bool = False) -> Buffer:
-        """Return a decoded record, from the cache or the pack, or anew on verified bases."""
+    def _record(self, place: Place) -> Buffer:
+        """Return a decoded record, from the cache or the pack."""
         key = (place.pack_id, place.offset)  # not the record: a wrong view may err in it
         with self._lock:
             raw = self._cache.get(key)
-            if raw is not None and not verified:
+            if raw is not None:
                 self._cache.move_to_end(key)
                 return raw
         payload = self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
-        raw = self.decode(place, payload, verified=verified)
+        raw = self.decode(place, payload)
         with self._lock:
-            if verified and (wrong := self._cache.pop(key, None)) is not None:
-                self._cache_size -= len(wrong)
             if key not in self._cache:
                 self._cache[key] = raw
                 self._cache_size += len(raw)
@@ -147,12 +135,8 @@ class ObjectReader:
                     self._cache_size -= len(self._cache.popitem(last=False)[1])
         return raw
 
-    def decode(self, place: Place, payload: Buffer, *, verified: bool = False) -> Buffer:
-        """Return the raw bytes of a record; raises Damaged with its place.
-
-        Of a delta the bases are `verified` only if that is asked for: what is made of them is
-        compared with its id anyway.
-        """
+    def decode(self, place: Place, payload: Buffer) -> Buffer:
+        """Return the raw bytes of a record; raises Damaged with its place."""
         try:
             if len(payload) != place.stored_size:
                 raise Damaged(f"{len(payload)} bytes, expected {place.stored_size}")
@@ -161,8 +145,7 @@ class ObjectReader:
             )
             if place.codec not in DELTA_CODECS:
                 return self._codec.decode(place.codec, opened, place.raw_size)
-            ids = self._index.bases(place.pack_id, place.record)
-            bases = self.bases(ids, place.depth, verified=verified)
+            bases = self.bases(self._index.bases(place.pack_id, place.record), place.depth)
             return self._deltas.decode(place.codec, opened, bases, place.raw_size)
         except Damaged as error:
             raise Damaged(
@@ -268,11 +251,14 @@ class ObjectReader:
         inner = 0
         for found_id, found_size, _type in row.object_rows():
             if (found_id, inner, found_size) == (object_id, place.inner_offset, place.size):
-                return (row.offset, row.stored_size, row.raw_size, row.codec) == (
+                stated = (row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
+                bases = self._index.bases(place.pack_id, place.record)
+                return bases == row.bases and stated == (
                     place.offset,
                     place.stored_size,
                     place.raw_size,
                     place.codec,
+                    place.depth,
                 )
             inner += found_size
         return False

@@ -24,6 +24,7 @@ from packstone.repository.index import Index
 from packstone.repository.known import (
     cache_directory,
     index_directory,
+    place_digest,
     refuse_downgrade,
     remember,
     remember_index,
@@ -119,7 +120,8 @@ class ObjectRepository:
             return self._index
 
     def _default_index_dir(self) -> str:
-        name = self.repository_id.hex()
+        # A copy of a repository has its id and not its packs: the place is part of the name.
+        name = f"{self.repository_id.hex()}-{place_digest(self.storage)[:16]}"
         if self.encrypted:
             # It tells ids, sizes and fingerprints: storage has no say in where it goes.
             return os.path.join(index_directory(self.repository_id) or cache_directory(), name)

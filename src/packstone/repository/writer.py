@@ -46,6 +46,7 @@ from packstone.repository.snapshots import encode_snapshot
 from packstone.storage.base import Storage
 
 RUN_SIZE = 128 * KIB  # of small objects that share a record
+RUN_OBJECTS = 8192  # far below what a reader refuses
 _PACK_OF = {ObjectType.CHUNK: DATA, ObjectType.TREE: METADATA, ObjectType.CHUNK_LIST: METADATA}
 
 Small = tuple[bytes, ObjectType, Buffer]
@@ -102,7 +103,7 @@ class ObjectWriter:
         self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
         state = read_state(storage, sealer)
-        seen = follow_serial(sealer.repository_id, state.serial)
+        seen = follow_serial(storage, sealer.repository_id, state.serial)
         if seen > state.serial:
             raise Damaged(
                 f"state is older than one that was here before: number {state.serial}, seen {seen}",
@@ -181,7 +182,7 @@ class ObjectWriter:
             for small in objects:
                 run.append(small)
                 size += len(small[2])
-                if size >= RUN_SIZE:
+                if size >= RUN_SIZE or len(run) >= RUN_OBJECTS:
                     full.append(run)
                     run, size = [], 0
             self._runs[kind], self._run_sizes[kind] = run, size
@@ -248,7 +249,7 @@ class ObjectWriter:
         def read() -> Iterator[Buffer]:
             for base in bases:
                 try:
-                    data = self._reader.base(base.id, base.depth + 1)
+                    data = self._reader.base(base.id, base.depth + 1, heal=False)
                 except (Damaged, ObjectMissing):
                     continue  # who checks will hear of it; here it only costs room
                 used.append((base, data))
@@ -393,6 +394,8 @@ class ObjectWriter:
                 hint="Nothing was committed. Run: packstone check",
             )
         self._check_generation()
+        # What vanished meanwhile is noticed now, whoever took it away.
+        self._index.refresh(self._storage)
         if self._index.forgotten() != self._forgotten:
             raise GenerationChanged(
                 "packs vanished while this snapshot was taken",

@@ -27,6 +27,7 @@ from packstone.storage.base import Spool, Storage
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BAD_SECTOR = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _MODE = 0o600  # a repository holds what its owner may read, whoever else can see the disk
 
 
@@ -193,9 +194,18 @@ class LocalStorage(Storage):
                 # link(2) fails on an existing name, rename(2) replaces it.
                 os.link(self.full_path(temp), target)
             except FileExistsError:
+                sync_directory(os.path.dirname(target))  # its writer may not have got there yet
                 return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if os.path.lexists(target):
+                    return False
+                # This file system has no hard links; two at once would store equal things here.
+                os.rename(self.full_path(temp), target)
             finally:
-                os.unlink(self.full_path(temp))
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.full_path(temp))
             sync_directory(os.path.dirname(target))
         except OSError as error:
             fail(error, "store", name)

@@ -22,7 +22,6 @@ from packstone.codec.hashing import checksum
 from packstone.codec.keys import KeySlot
 from packstone.errors import (
     Damaged,
-    ObjectMissing,
     PackstoneError,
     RepositoryLocked,
     UsageError,
@@ -83,7 +82,7 @@ def test_no_slot_at_all_is_damage_and_no_wrong_passphrase() -> None:
     (text,) = keyring.check_slots(storage, OWNER)
     assert "no whole key slot" in text
     storage.folders.remove("keys")
-    with pytest.raises(ObjectMissing):
+    with pytest.raises(Damaged, match="no key slot"):
         unlock(storage, "passphrase")
 
 

@@ -205,14 +205,17 @@ WRONG: dict[str, Callable[..., None]] = {
 }
 
 
-UNSEEN = pytest.mark.xfail(
-    reason="neither depth nor bases are compared with the footer when something cannot be had, so "
-    "a view that is wrong in them is never made anew"
+UNSEEN = pytest.mark.xfail(reason="only the chunk that cannot be had is compared, not its bases")
+SEEN = {"no bases", "all of depth 64"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(change, id=name, marks=[] if name in SEEN else [UNSEEN])
+        for name, change in WRONG.items()
+    ],
 )
-
-
-@UNSEEN
-@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG.keys())
 def test_a_wrong_index_costs_a_rebuild_and_nothing_else(
     location: str, chain: dict[bytes, bytes], reopen: Callable, change: Callable
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from glob import glob
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -172,7 +173,7 @@ def change_packs(
     location: str, repository_id: bytes, change: Change, database: bytes = b"numbers"
 ) -> None:
     """Change what the index of a closed repository says of every pack, or of its records."""
-    directory = os.path.join(os.environ["PACKSTONE_CACHE_DIR"], repository_id.hex())
+    (directory,) = glob(f"{os.environ['PACKSTONE_CACHE_DIR']}/{repository_id.hex()}*")
     environment = lmdb.open(directory, max_dbs=9, map_size=64 << 20)
     packs = environment.open_db(database)
     with environment.begin(write=True) as transaction:
