@@ -380,8 +380,11 @@ def test_a_client_that_was_here_writes(scene: SealedScene) -> None:
 # -- old copies -----------------------------------------------------------------------------
 
 
-def test_an_older_state_stops_writing(scene: SealedScene, tmp_path: Path) -> None:
+def test_an_older_state_stops_writing(
+    scene: SealedScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever has seen a newer one refuses to write; reading goes on."""
+    monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(tmp_path / "cache"))
     index = str(tmp_path / "index")
     source = scene.root / "source"
 

@@ -19,7 +19,7 @@ from packstone.codec.compression import STORED, ZSTD
 from packstone.codec.delta import DELTA_CODECS
 from packstone.codec.encryption import PLAIN, SEALED, Sealer, padme
 from packstone.codec.hashing import checksum
-from packstone.errors import Damaged, StorageUnavailable, UnsupportedFormat
+from packstone.errors import Damaged, StorageError, StorageUnavailable, UnsupportedFormat
 from packstone.model import GIB, KIB, MIB, Buffer, ObjectType, Size, Unsigned16, Unsigned32
 from packstone.repository.layout import pack_name
 from packstone.storage.base import Storage
@@ -110,6 +110,7 @@ class PackWriter:
         self.seal = sealer.pack(kind, salt)
         self._body_size = 0  # what the footer's body takes at most
         self._numbers = 0  # given to records
+        self._failure: StorageError | None = None
         self._spool = storage.spool()
         try:
             self._spool.write(bytes(HEADER_SIZE))
@@ -170,16 +171,22 @@ class PackWriter:
         self._tail.append(stored)
         self._tail_size += len(stored)
         cut = 0
-        while self._tail_size - len(self._tail[cut]) >= _HELD_BACK:
-            self._write(self._tail[cut])
-            self._tail_size -= len(self._tail[cut])
-            cut += 1
+        try:
+            while self._tail_size - len(self._tail[cut]) >= _HELD_BACK:
+                self._write(self._tail[cut])
+                self._tail_size -= len(self._tail[cut])
+                cut += 1
+        except StorageError as error:
+            self._failure = error
+            raise
         del self._tail[:cut]
         self.rows.append(row)
         return stored
 
     def _refuse_spoilt(self) -> None:
-        """Raise StorageUnavailable after an `add` that failed half-way, in any thread."""
+        """Raise what ended an `add` half-way, in any thread."""
+        if self._failure is not None:
+            raise self._failure
         if self._numbers != len(self.rows):
             raise StorageUnavailable("a record could not be added to a pack, so it is given up")
 
