@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packstone.repository.places import Place
 from packstone.repository.marks import Marks
+from packstone.repository.places import Place
 from packstone.repository.reachable import MOST_STEPS, Reached, with_bases
 
 
