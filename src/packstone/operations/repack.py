@@ -114,17 +114,16 @@ class Repacker:
             raw = memoryview(self._codec.decode(row.codec, payload, row.raw_size))
         position = 0
         wanted = set(live)
+        hasher = self._repository.hasher
         for n, (object_id, size, kind) in enumerate(row.object_rows()):
             if n in wanted:
-                found = self._repository.hasher.id(ObjectType(kind), raw[position : position + size])
+                found = hasher.id(ObjectType(kind), raw[position : position + size])
                 if found != object_id:
                     raise Damaged(f"hash {found.hex()[:12]}…, expected {object_id.hex()[:12]}…")
             position += size
         return payload, raw
 
-    def _from_elsewhere(
-        self, pack: Pack, row: RecordRow, live: list[int], error: Damaged
-    ) -> None:
+    def _from_elsewhere(self, pack: Pack, row: RecordRow, live: list[int], error: Damaged) -> None:
         """Copy what a damaged record holds from other places, whole; else keep its pack."""
         reader = self._repository.reader
         for n, (object_id, size, kind) in enumerate(row.object_rows()):
@@ -134,7 +133,8 @@ class Repacker:
                 data = reader.get(ObjectType(kind), object_id)
             except (Damaged, ObjectMissing):
                 self.damaged.setdefault(
-                    pack.id, f"pack {pack.id[:12]}… is damaged at byte {row.offset}: {error.message}"
+                    pack.id,
+                    f"pack {pack.id[:12]}… is damaged at byte {row.offset}: {error.message}",
                 )
                 continue
             if ObjectType(kind) == ObjectType.CHUNK and size >= SMALL_OBJECT:

@@ -157,14 +157,8 @@ class ObjectRepository:
     def writer(self, *, level: int | None = None, dry_run: bool = False) -> ObjectWriter:
         """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
         layout.check_features(self.storage, self.sealer, writing=True)
-        state = read_newest_state(self.storage, self.sealer)
-        if state.sweep is not None and not dry_run:
-            with self.sweep() as sweep:  # that was cut off: it is ended, and nothing deleted
-                self.warnings.append("a sweep was cut off before; it is ended now")
-            generation = sweep.generation
-        else:
-            generation = state.generation
-            self.index.refresh(self.storage)  # what others have stored since is not stored again
+        generation = self.generation() if dry_run else self.end_cut_off_sweep()
+        self.index.refresh(self.storage)  # what others have stored since is not stored again
         return ObjectWriter(
             self.storage,
             self.index,
@@ -177,6 +171,22 @@ class ObjectRepository:
             random=self._random,
             dry_run=dry_run,
         )
+
+    def generation(self) -> bytes:
+        """Return the generation; raises Damaged when the state is older than one seen before."""
+        return read_newest_state(self.storage, self.sealer).generation
+
+    def end_cut_off_sweep(self) -> bytes:
+        """End a sweep that was cut off, if there is one; return the generation.
+
+        What it meant to delete is forgotten. Raises RepositoryLocked while others work.
+        """
+        state = read_newest_state(self.storage, self.sealer)
+        if state.sweep is None:
+            return state.generation
+        with self.sweep() as sweep:
+            self.warnings.append("a sweep was cut off before; it is ended now")
+        return sweep.generation
 
     def sweep(self) -> Sweep:
         """Exchange the shared lock for the exclusive one, to delete packs; a context manager."""

@@ -110,6 +110,7 @@ class ObjectWriter:
         self.bytes_delta_stored = 0  # what they take without their footer rows
         self.bytes_added = 0
         self.bytes_stored = 0
+        self.packs_written: list[str] = []  # ids of those that are durable
 
     # -- adding -----------------------------------------------------------------------------
 
@@ -375,6 +376,7 @@ class ObjectWriter:
             raise
         with self._lock:
             self.bytes_stored += pack.size
+            self.packs_written.append(pack.id)
         self._forget_known(self._index.add(pack))
 
     def _forget_known(self, packs: Iterable[Pack]) -> None:
