@@ -42,6 +42,7 @@ from packstone.repository.places import (
     pack_value,
     places_of,
     record_of,
+    record_rows,
     record_sizes,
 )
 from packstone.repository.spill import SpillSorter
@@ -468,6 +469,26 @@ class Index:
                 return []
             key = RECORD.pack(PACK.unpack(value)[0], record)
             return split_ids(bytes(transaction.get(key, b"", db=databases[BASES])))
+
+    def agrees(self, pack: Pack) -> bool:
+        """Return whether the view knows of a pack's records what its footer says."""
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack.id), db=databases[NUMBERS])
+            if value is None or len(value) != PACK.size:
+                return False
+            number = PACK.unpack(value)[0]
+            if bytes(value) != pack_value(number, pack):
+                return False
+            rows = transaction.get(NUMBER.pack(number), b"", db=databases[PACKS])
+            if bytes(rows) != record_rows(pack):
+                return False
+            get = transaction.get
+            return all(
+                bytes(get(RECORD.pack(number, at), b"", db=databases[BASES])) == b"".join(row.bases)
+                for at, row in enumerate(pack.rows)
+                if row.bases
+            )
 
     def kind_and_salt(self, pack_id: str) -> tuple[int, bytes]:
         """Return the kind and the salt of a pack; raises ObjectMissing where it is unknown."""

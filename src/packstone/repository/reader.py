@@ -73,13 +73,10 @@ class ObjectReader:
                     hint="Run: packstone check",
                 )
 
-    def get_at(self, kind: ObjectType, object_id: bytes, place: Place) -> bytes:
-        """Return an object's bytes from this very place; raises Damaged, ObjectMissing."""
+    def read_record(self, place: Place) -> Buffer:
+        """Read and decode a record from the pack, never from memory; Damaged, ObjectMissing."""
         payload = self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
-        raw = memoryview(self.decode(place, payload))
-        data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
-        self.verify(kind, object_id, data, place)
-        return data
+        return self.decode(place, payload)
 
     def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
         """Raise Damaged unless `data` hashes to `object_id`."""
@@ -133,8 +130,7 @@ class ObjectReader:
             if raw is not None:
                 self._cache.move_to_end(key)
                 return raw
-        payload = self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
-        raw = self.decode(place, payload)
+        raw = self.read_record(place)
         with self._lock:
             if key not in self._cache:
                 self._cache[key] = raw
