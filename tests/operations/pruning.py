@@ -115,7 +115,8 @@ class History:
         assert {row.id for row in repository.snapshots()} == self.stored.keys()
         for snapshot_id, contents in self.stored.items():
             assert self.read(repository, snapshot_id) == contents
-        assert repository.check(read_data=data).errors == []
+        errors = repository.check(read_data=data).errors
+        assert errors == []
 
     def packs(self) -> dict[str, int]:
         return {

@@ -179,3 +179,33 @@ def test_files_of_killed_writers_go(histories: Histories) -> None:
         repository.prune()
         assert not (history.location / "tmp" / "left").exists()
         history.verify(repository)
+
+
+def test_deltas_that_nobody_needs_may_hang(histories: Histories) -> None:
+    """What stays in a pack though nobody needs it is no damage when its base is gone."""
+    history = histories("hanging")
+    with history.open() as repository:
+        history.rows = history.rows * 3
+        history.contents = {"dump": b"".join(history.rows)}
+        first = history.take(repository)
+        history.rows[5] = history.rows[5][:9] + b"0123456789abcdef01\t1\topen\n"
+        history.contents = {
+            "dump": b"".join(history.rows),
+            "big": history.chance.randbytes(600_000),
+        }
+        second = history.take(repository)
+        assert deltas(records(repository))
+        history.contents = {"big": history.contents["big"]}
+        history.take(repository)
+        history.forget(first, second)
+        assert repository.prune(max_unused=1.0).packs_deleted
+        assert deltas(records(repository)), "beside what is needed"
+        history.verify(repository)
+    shutil.rmtree(history.location / "index")
+    with history.open() as repository:
+        history.verify(repository)
+        repository.prune(max_unused=0.0)
+        assert not deltas(records(repository))
+        history.contents["dump"] = b"".join(history.rows)
+        history.take(repository)
+        history.verify(repository)

@@ -44,6 +44,7 @@ class _Checker:
         self._tick = Ticker(progress)
         self._rows: list[SnapshotRow] = []
         self._bad: dict[bytes, str] = {}  # object id → pack it is damaged in
+        self._lost = False  # a chunk that a snapshot needs
 
     def packs(self) -> None:
         """Check every pack that is there, and that the view knows no others.
@@ -123,6 +124,11 @@ class _Checker:
             # What hits one snapshot must be named for every other that it hits.
             if len(self.result.errors) == before:
                 sound |= found
+        if self._lost:
+            # Made anew, the view offers no base that what hangs could not stand on: who stores a
+            # lost chunk again stores it whole.
+            self._repository.index.reset()
+            self._repository.index.refresh(self._repository.storage)
 
     def _snapshot(self, row: SnapshotRow, sound: set[bytes]) -> set[bytes]:
         """Walk one snapshot, leaving out sound directories; return those it walked."""
@@ -182,6 +188,7 @@ class _Checker:
                     self.result.errors.append(Finding("tree", text, None, (snapshot_id,), (path,)))
             if reached.place is not None and reached.id not in self._bad:
                 continue
+            self._lost = self._lost or reached.place is None
             pack = self._bad.get(reached.id)
             if pack is not None and self._whole_elsewhere(reached.id):
                 continue

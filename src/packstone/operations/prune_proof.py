@@ -15,6 +15,7 @@ from packstone.repository.layout import pack_name
 from packstone.repository.marks import Marks
 from packstone.repository.packs import OBJECT, Pack, RecordRow
 from packstone.repository.places import Place
+from packstone.repository.reachable import hangs
 from packstone.repository.repository import ObjectRepository
 
 _ASKED = 10_000  # ids looked up together
@@ -94,7 +95,7 @@ class Proof:
     def _needed_object(self, pack_id: str, row: _Row, places: list[Place]) -> str:
         object_id, kind, record, at, footer_row = row
         listed = any((p.pack_id, p.record, p.number) == (pack_id, record, at) for p in places)
-        if not listed and not self._hangs(footer_row):
+        if not listed and not hangs(self._repository.index, footer_row.bases, footer_row.depth):
             raise IndexWrong(
                 f"the index does not know that {object_id.hex()[:12]}… is in pack {pack_id[:12]}…",
                 name=pack_name(pack_id),
@@ -150,10 +151,3 @@ class Proof:
         except (Damaged, ObjectMissing):
             return False
         return True
-
-    def _hangs(self, row: RecordRow) -> bool:
-        """Return whether a base of a delta is gone: the view does not count such a one."""
-        return any(
-            place is None or place.depth >= row.depth
-            for place in self._repository.index.find_many(row.bases)
-        )
