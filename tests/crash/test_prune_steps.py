@@ -20,6 +20,8 @@ from operations.pruning import History
 import packstone
 from packstone.repository.layout import read_state
 
+SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
+
 
 class Scene:
     """A history with packs that nobody needs and packs in partial use, made afresh each time."""
@@ -135,8 +137,9 @@ def test_the_order_of_a_sweep(scene: Scene) -> None:
 def test_death_at_every_step(scene: Scene) -> None:
     steps = scene.steps()
     assert len(steps) > 60
-
-    for at in range(len(steps)):
+    # Rebasing takes the same steps twice: every one of them with a soak profile.
+    stride = 4 if scene.rebase and not SOAK else 1
+    for at in range(0, len(steps), stride):
 
         def run(at: int = at) -> None:
             def child() -> None:
@@ -149,10 +152,10 @@ def test_death_at_every_step(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("action", [faults.interrupt, faults.unavailable])
-def test_an_exception_at_every_third_step(scene: Scene, action: faults.Action) -> None:
+def test_an_exception_at_every_sixth_step(scene: Scene, action: faults.Action) -> None:
     """Ctrl-C, or a disk with errors: it is raised, whatever step it met."""
     steps = scene.steps()
-    for at in range(0, len(steps), 3):
+    for at in range(0, len(steps), 1 if SOAK else 6):
 
         def run(at: int = at) -> None:
             errors = (KeyboardInterrupt, packstone.StorageUnavailable)
@@ -164,7 +167,8 @@ def test_an_exception_at_every_third_step(scene: Scene, action: faults.Action) -
 
 @pytest.mark.parametrize("onwards", [False, True], ids=["once", "from then on"])
 def test_a_full_disk_at_every_write(scene: Scene, onwards: bool) -> None:
-    for at in range(len(scene.steps(faults.WRITES))):
+    stride = 4 if scene.rebase and not SOAK else 1
+    for at in range(0, len(scene.steps(faults.WRITES)), stride):
 
         def run(at: int = at) -> None:
             plan = Plan(faults.full, at, onwards=onwards, verbs=faults.WRITES)

@@ -18,6 +18,7 @@ from packstone.operations.rebase import rebase_chunks
 from packstone.operations.repack import Repacker
 from packstone.repository.marks import Marker, Marks
 from packstone.repository.repository import ObjectRepository
+from packstone.repository.reserve import release_reserve
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 
 MAX_UNUSED = 0.05  # of a pack, before it is written anew
@@ -71,6 +72,7 @@ class _Prune:
         self._repository = repository
         self._threads = threads
         self._rebuilt = False  # the index, by us
+        self.overtaken = False  # by another sweep: what was planned is of no use any more
 
     def mark(self) -> _Known:
         """Walk all snapshots; refuses where anything they need cannot be read."""
@@ -161,6 +163,7 @@ class _Prune:
             # Under one generation snapshots can only have been added, and what was marked stays
             # where it is, unless packs vanished otherwise.
             same = (sweep.generation, forgotten) == (known.generation, known.forgotten)
+            self.overtaken = not same
             fresh = [row for row in rows if not (same and row.id in known.snapshots)]
             marker = Marker(index, repository.reader.get, known.marks if same else None)
             self._walk(marker, fresh)
@@ -204,7 +207,7 @@ class _Prune:
 
     def rebase(self, known: _Known) -> int:
         """Store whole what stands on chunks that no snapshot names; return how many."""
-        writer = self._repository.writer()
+        writer = self._repository.writer(on_full_disk=True)
         try:
             count = rebase_chunks(
                 self._repository, writer, known.marks, known.wanted, self._threads
@@ -217,7 +220,7 @@ class _Prune:
 
     def rewrite(self, known: _Known, plan: Plan) -> tuple[set[str], list[str]]:
         """Write what is needed of packs into new ones; return those that may go, and the new."""
-        writer = self._repository.writer()
+        writer = self._repository.writer(on_full_disk=True)
         repacker = Repacker(self._repository, writer, known.marks)
         try:
             repacker.run(plan.rewrite, self._threads)
@@ -251,12 +254,14 @@ def prune_repository(
     result = prune.result
     result.dry_run = dry_run
     if not dry_run:
+        release_reserve(repository.storage)
         repository.end_cut_off_sweep()
     known = prune.mark()
     counts = repository.index.counts()
     result.packs_before = len(counts)
     result.bytes_before = sum(size for _id, size, _kind, _count in counts)
-    plan = prune.plan(known, 0.0 if rebase else max_unused)
+    max_unused = 0.0 if rebase else max_unused
+    plan = prune.plan(known, max_unused)
     result.bytes_unused = plan.bytes_unused
     if dry_run:
         result.packs_deleted, result.packs_rewritten = len(plan.delete), len(plan.rewrite)
@@ -267,13 +272,14 @@ def prune_repository(
         result.bytes_after = result.bytes_before - result.bytes_freed
     else:
         try:
-            _carry_out(prune, known, plan, rebase)
+            _carry_out(prune, known, plan, max_unused, rebase)
         except IndexWrong:
             if not prune.rebuild_index():
                 raise
             known = prune.mark()
-            _carry_out(prune, known, prune.plan(known, 0.0 if rebase else max_unused), rebase)
+            _carry_out(prune, known, prune.plan(known, max_unused), max_unused, rebase)
         prune.clear_temporary(insist=rebase)
+        repository.keep_reserve()
         if rebase and (result.kept or result.damaged or repository.damaged_packs):
             repository.warnings.append(
                 "some packs had to stay: bytes of what no snapshot names may be left in them"
@@ -287,16 +293,18 @@ def prune_repository(
     return result
 
 
-def _carry_out(prune: _Prune, known: _Known, plan: Plan, rebase: bool) -> None:
+def _carry_out(prune: _Prune, known: _Known, plan: Plan, max_unused: float, rebase: bool) -> None:
     result = prune.result
     deleted, known = prune.sweep(known, [use.pack_id for use in plan.delete])
     result.packs_deleted += deleted
     if rebase:
         result.chunks_rebased = prune.rebase(known)
         known = prune.mark()
-        plan = prune.plan(known, 0.0)
+        plan = prune.plan(known, max_unused)
         deleted, known = prune.sweep(known, [use.pack_id for use in plan.delete])
         result.packs_deleted += deleted
+    if prune.overtaken:
+        plan = prune.plan(known, max_unused)
     if plan.rewrite:
         rewritten, written = prune.rewrite(known, plan)
         swept, _known = prune.sweep(known, rewritten, written)

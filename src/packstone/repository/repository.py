@@ -17,7 +17,7 @@ from packstone.codec.compression import Compressor
 from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.codec.keys import Argon2, Secrets, check_new
-from packstone.errors import Damaged, UsageError, WrongPassphrase
+from packstone.errors import Damaged, StorageFull, UsageError, WrongPassphrase
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
@@ -32,6 +32,7 @@ from packstone.repository.known import (
 from packstone.repository.layout import Config, State
 from packstone.repository.locks import Lock, Waiting
 from packstone.repository.reader import ObjectReader
+from packstone.repository.reserve import keep_reserve
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.sweep import Sweep, read_newest_state
 from packstone.repository.writer import ObjectWriter
@@ -87,6 +88,7 @@ class ObjectRepository:
         self._opening = threading.Lock()
         self._index: Index | None = None
         self._reader: ObjectReader | None = None
+        self._full: StorageFull | None = None  # why the index is not where it should be
         self.damaged_packs: list[Damaged] = []
 
     def _unlock(self, passphrase: Passphrase) -> None:
@@ -111,19 +113,33 @@ class ObjectRepository:
         with self._opening:
             if self._index is None:
                 directory = self._index_dir or self._default_index_dir()
-                index = Index(directory, self.sealer)
                 try:
-                    self.damaged_packs = index.refresh(self.storage)
-                except BaseException:
-                    index.close()
-                    raise
+                    self._index = self._open_index(directory)
+                except StorageFull as error:
+                    # Who reads or prunes can do with another one.
+                    other = os.path.join(cache_directory(), self._index_name())
+                    if self._index_dir or other == directory:
+                        raise
+                    self._index = self._open_index(other)
+                    self._full = error
                 self.warnings.extend(error.message for error in self.damaged_packs)
-                self._index = index
             return self._index
 
-    def _default_index_dir(self) -> str:
+    def _open_index(self, directory: str) -> Index:
+        index = Index(directory, self.sealer)
+        try:
+            self.damaged_packs = index.refresh(self.storage)
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def _index_name(self) -> str:
         # A copy of a repository has its id and not its packs: the place is part of the name.
-        name = f"{self.repository_id.hex()}-{place_digest(self.storage)[:16]}"
+        return f"{self.repository_id.hex()}-{place_digest(self.storage)[:16]}"
+
+    def _default_index_dir(self) -> str:
+        name = self._index_name()
         if self.encrypted:
             # It tells ids, sizes and fingerprints: storage has no say in where it goes.
             return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
@@ -154,8 +170,16 @@ class ObjectRepository:
         """Return what finds chunks that new ones may be deltas against."""
         return BaseFinder(self.index, self.config.delta_versions)
 
-    def writer(self, *, level: int | None = None, dry_run: bool = False) -> ObjectWriter:
-        """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
+    def writer(
+        self, *, level: int | None = None, dry_run: bool = False, on_full_disk: bool = False
+    ) -> ObjectWriter:
+        """Begin a writing session; raises UnsupportedFormat when a feature forbids it.
+
+        Raises StorageFull where there was no room for the index, unless `on_full_disk`.
+        """
+        self.index  # noqa: B018 - opened here, to know
+        if self._full is not None and not (dry_run or on_full_disk):
+            raise self._full
         layout.check_features(self.storage, self.sealer, writing=True)
         generation = self.generation() if dry_run else self.end_cut_off_sweep()
         self.index.refresh(self.storage)  # what others have stored since is not stored again
@@ -171,6 +195,10 @@ class ObjectRepository:
             random=self._random,
             dry_run=dry_run,
         )
+
+    def keep_reserve(self) -> None:
+        """Keep room for a prune on a full disk."""
+        keep_reserve(self.storage, self._random)
 
     def generation(self) -> bytes:
         """Return the generation; raises Damaged when the state is older than one seen before."""

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _META = struct.Struct("<16xIIQQI92xQQ")  # of LMDB 0.9: header, magic, version, …, last page, txn
 _META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
 _FIRST_MAP = 64 * MIB
+_LOCKS_SIZE = 8192  # of lock.mdb for 126 readers
 _LARGE = 64 * MIB  # an index below this may stay mapped
 _TOUCHED = 1024  # look-ups between two releases: at most 64 MiB of mapped pages
 
@@ -172,6 +173,7 @@ class View:
             if exists and not is_sound(self._path):
                 self._remove()
                 exists = False
+            self._allocate_locks()
             size = max(_FIRST_MAP, 2 * os.path.getsize(self._path)) if exists else _FIRST_MAP
             self._environment = lmdb.open(
                 self.directory,
@@ -187,6 +189,21 @@ class View:
             self.databases = {name: self._environment.open_db(name) for name in self._names}
         except (lmdb.Error, OSError) as error:
             raise _failure(error, self.directory) from error
+
+    def _allocate_locks(self) -> None:
+        """Give the file of LMDB's locks its blocks.
+
+        LMDB writes to it through a map: on a full disk one with holes would end the process.
+        """
+        fd = os.open(
+            os.path.join(self.directory, "lock.mdb"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            # Not where they are there already: other processes may be using the file.
+            if os.fstat(fd).st_blocks * 512 < _LOCKS_SIZE:
+                os.posix_fallocate(fd, 0, _LOCKS_SIZE)
+        finally:
+            os.close(fd)
 
     def _remove(self) -> None:
         for name in ("data.mdb", "lock.mdb"):
