@@ -74,7 +74,7 @@ def test_a_snapshot_between_plan_and_sweep(
         before_a_sweep(monkeypatch, take, at)
         result = repository.prune(max_unused=0.0, rebase=rebase)
         assert result.kept
-        assert packs & set(history.packs()), "deduplicated against packs that were to go"
+        assert rebase or packs & set(history.packs()), "deduplicated against packs that were to go"
         history.verify(repository)
     with history.open() as repository:
         repository.prune(max_unused=0.0)
