@@ -15,7 +15,7 @@ import msgspec
 from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, open_envelope
 from packstone.codec.hashing import checksum
-from packstone.errors import Damaged, UsageError
+from packstone.errors import Damaged, ObjectMissing, UsageError
 from packstone.model import ID_SIZE, Snapshot
 from packstone.repository.layout import MAX_ENVELOPE, decode_payload, list_ids, snapshot_name
 from packstone.storage.base import Storage
@@ -62,6 +62,8 @@ def list_snapshots(storage: Storage, sealer: Sealer) -> tuple[list[SnapshotRow],
     for snapshot_id, _size in list_ids(storage, "snapshots"):
         try:
             rows.append(SnapshotRow(snapshot_id, read_snapshot(storage, snapshot_id, sealer)))
+        except ObjectMissing:
+            continue  # forgotten since the folder was read
         except Damaged as error:
             damaged.append(error)
     rows.sort(key=lambda row: (row.snapshot.time_ns, row.id))
