@@ -103,6 +103,21 @@ def test_a_full_disk(
         assert (history.location / RESERVE).exists(), "made again as soon as there is much room"
 
 
+def test_reading_on_a_full_disk_without_an_index(disk: Callable[[int], Path]) -> None:
+    """There is another one in the cache directory meanwhile; nobody takes the reserve for it."""
+    place = disk(32)
+    history = History(place, "read")
+    crowd(history)
+    shutil.rmtree(history.source)
+    shutil.rmtree(history.location / "index")
+    fill_up(place)
+    history.place, history.source = place.parent, place / "source"
+    with history.open() as repository:
+        history.verify(repository)
+        repository.prune(dry_run=True)
+    assert (history.location / RESERVE).exists()
+
+
 def test_no_reserve_on_a_small_disk(disk: Callable[[int], Path]) -> None:
     history = History(disk(8), "small")
     with history.open() as repository:

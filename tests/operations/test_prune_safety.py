@@ -248,6 +248,12 @@ def test_an_equal_copy_whose_base_nobody_marked(big_place: Path) -> None:
     proof = Proof(objects, {packs["Y on A"], packs["B"]}, marks, set())
     assert proof.run() == {packs["B"]}
     assert "nowhere else" in proof.kept[packs["Y on A"]]
+    # Nor may a whole copy go for a delta, which could stand on what stands on the whole one.
+    packs["Y"] = store("Y")
+    marks.mark(objects.index.find(ids["Y"])[0], ids["Y"])
+    assert marks.count(packs["Y"]) == 1
+    proof = Proof(objects, {packs["Y"], packs["B"]}, marks, set())
+    assert proof.run() == {packs["B"]}
     objects.close()
 
 

@@ -168,11 +168,13 @@ class _Prune:
             marker = Marker(index, repository.reader.get, known.marks if same else None)
             self._walk(marker, fresh)
             compare_with_footers(repository, marker.marks)
+            marks, wanted = marker.marks, marker.wanted
             if same:
-                marker.marks.include(known.marks)
-                marker.wanted.include(known.wanted)
+                known.marks.include(marks)
+                known.wanted.include(wanted)
+                marks, wanted = known.marks, known.wanted
             there = set(index.packs.values())
-            proof = Proof(repository, there & set(victims), marker.marks, set(written))
+            proof = Proof(repository, there & set(victims), marks, set(written))
             unneeded = proof.run()
             self.result.kept.update(proof.kept)
             self.result.damaged.update(proof.damaged)
@@ -188,7 +190,7 @@ class _Prune:
                     )
             forgotten = index.forgotten()
         names = frozenset(row.id for row in rows)
-        known = _Known(names, sweep.generation, forgotten, marker.marks, marker.wanted)
+        known = _Known(names, sweep.generation, forgotten, marks, wanted)
         return len(unneeded), known
 
     def clear_temporary(self, insist: bool) -> None:

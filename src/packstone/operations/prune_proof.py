@@ -8,6 +8,8 @@ cannot be proved stays.
 
 from __future__ import annotations
 
+import itertools
+
 from packstone.errors import Damaged, IndexWrong, ObjectMissing
 from packstone.model import ID_SIZE, Buffer, ObjectType
 from packstone.operations.prune_plan import read_listed
@@ -19,7 +21,7 @@ from packstone.repository.reachable import hangs
 from packstone.repository.repository import ObjectRepository
 
 _ASKED = 10_000  # ids looked up together
-_LISTS = 4  # packs of this run whose footers are kept
+_LISTS = 2  # packs of this run whose footers are kept
 
 _Row = tuple[bytes, int, int, int, RecordRow]  # id, type, record, number in the pack
 
@@ -77,14 +79,13 @@ class Proof:
 
     def _needed(self, pack: Pack) -> str:
         """Return why a pack must stay, or an empty text."""
-        rows: list[_Row] = []
-        at = 0
-        for record, row in enumerate(pack.rows):
-            for object_id, _size, kind in row.object_rows():
-                rows.append((object_id, kind, record, at, row))
-                at += 1
-        for start in range(0, len(rows), _ASKED):
-            part = rows[start : start + _ASKED]
+        objects = (
+            (object_id, kind, record, row)
+            for record, row in enumerate(pack.rows)
+            for object_id, _size, kind in row.object_rows()
+        )
+        rows = ((found[0], found[1], found[2], at, found[3]) for at, found in enumerate(objects))
+        while part := list(itertools.islice(rows, _ASKED)):
             found = self._repository.index.find_all([each[0] for each in part])
             for each, places in zip(part, found, strict=True):
                 reason = self._needed_object(pack.id, each, places)

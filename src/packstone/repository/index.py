@@ -57,6 +57,8 @@ _LARGE_TREE = 2_000_000  # objects
 _LOOKED_UP = 1024  # ids in one transaction
 _MANY_PACKS = 64  # unseen packs from which on their objects are sorted on disk
 
+# Pack number → id and rows: of one transaction, so that each pack is looked up once in it.
+_Seen = dict[int, tuple[str, bytes]]
 _COMPLETE = b"complete"
 _CACHED_PACKS = 64
 
@@ -365,7 +367,7 @@ class Index:
     def find(self, object_id: bytes) -> list[Place]:
         """Return every place of an object, the newest of least depth first; may be empty."""
         with self._reading() as transaction:
-            places = self._every(transaction, object_id)
+            places = self._every(transaction, object_id, {})
         if len(places) > 1:
             places.reverse()  # the newest first, like find_many
             places.sort(key=lambda place: place.depth)
@@ -376,40 +378,48 @@ class Index:
         found: list[list[Place]] = []
         for part in _parts(ids):
             with self._reading() as transaction:
-                found += [self._every(transaction, object_id) for object_id in part]
+                seen: _Seen = {}
+                found += [self._every(transaction, object_id, seen) for object_id in part]
             self._view.looked_up(len(part))
         return found
 
-    def _every(self, transaction: Any, object_id: bytes) -> list[Place]:
+    def _every(self, transaction: Any, object_id: bytes, seen: _Seen) -> list[Place]:
         value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
         places: list[Place] = []
         for number, record, inner, size, at in PLACE.iter_unpack(value):
-            row = self._row(transaction, number, record)
-            pack_id = self._numbers.get(number)  # another thread may just have followed
-            if row is not None and pack_id is not None:
-                places.append(Place(pack_id, record, *row, inner, size, at))
+            pack = seen.get(number) or self._see(transaction, number, seen)
+            row = record_of(pack[1], record)
+            if row is not None:
+                places.append(Place(pack[0], record, *row, inner, size, at))
         return places
+
+    def _see(self, transaction: Any, number: int, seen: _Seen) -> tuple[str, bytes]:
+        """Return a pack's id and what is known of its records, nothing if it is gone."""
+        rows = self._rows_of(transaction, number)
+        pack_id = self._numbers.get(number)  # another thread may just have followed
+        seen[number] = ("", b"") if rows is None or pack_id is None else (pack_id, rows)
+        return seen[number]
 
     def find_many(self, ids: Sequence[bytes]) -> list[Place | None]:
         """Return one place for each id, the newest of least depth, None where there is none."""
         found: list[Place | None] = []
         for part in _parts(ids):
             with self._reading() as transaction:
-                found += [self._best(transaction, object_id) for object_id in part]
+                seen: _Seen = {}
+                found += [self._best(transaction, object_id, seen) for object_id in part]
             self._view.looked_up(len(part))
         return found
 
-    def _best(self, transaction: Any, object_id: bytes) -> Place | None:
+    def _best(self, transaction: Any, object_id: bytes, seen: _Seen) -> Place | None:
         value = transaction.get(object_id, db=self._view.databases[OBJECTS])
         best: Place | None = None
         if value is not None:
             for number, record, inner, size, at in PLACE.iter_unpack(value):
-                row = self._row(transaction, number, record)
+                pack = seen.get(number) or self._see(transaction, number, seen)
+                row = record_of(pack[1], record)
                 # The newest of equal depth: what a prune wrote, not what it will sweep.
                 if row is not None and (best is None or row[4] <= best.depth):
-                    pack_id = self._numbers.get(number)
-                    if pack_id is not None:
-                        best = Place(pack_id, record, *row, inner, size, at)
+                    best = Place(pack[0], record, *row, inner, size, at)
         return best
 
     def _row(

@@ -99,11 +99,14 @@ class Marks:
     def agree(self, pack: Pack) -> bool:
         """Return whether what is marked of a pack is what its footer lists there."""
         tags = self._tags.get(pack.id, ())
-        listed = [
-            _tag(first, record)
-            for record, row in enumerate(pack.rows)
-            for (first,) in _FIRST.iter_unpack(row.objects)
-        ]
+        listed = array(
+            _TAG,
+            (
+                _tag(first, record)
+                for record, row in enumerate(pack.rows)
+                for (first,) in _FIRST.iter_unpack(row.objects)
+            ),
+        )
         return len(tags) <= len(listed) and all(
             not tag or tag == first for tag, first in zip(tags, listed, strict=False)
         )
