@@ -20,6 +20,7 @@ NAMES = {
     "RestoreResult",
     "ListedEntry",
     "CheckResult",
+    "CopyResult",
     "Finding",
     "Problem",
     "Progress",

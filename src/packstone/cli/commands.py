@@ -27,6 +27,7 @@ COMMANDS = {
     "cat": "cat",
     "stats": "stats",
     "prune": "prune",
+    "copy": "copy",
     "check": "check",
     "key": "key",
 }

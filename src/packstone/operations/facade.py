@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, keys, prune, restore, snapshot, stats
+from packstone.operations import browse, check, copy, keys, prune, restore, snapshot, stats
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -291,6 +291,32 @@ class Repository:
     def stats(self) -> stats.Stats:
         """Return how much there is and what it takes; raises Damaged, ObjectMissing."""
         return stats.collect_stats(self._objects)
+
+    def copy_to(
+        self,
+        target: Repository,
+        snapshots: Sequence[str] = (),
+        *,
+        verify: bool = False,
+        dry_run: bool = False,
+    ) -> copy.CopyResult:
+        """Copy snapshots, by default all, to another repository; `verify` reads them back there.
+
+        What is there already does not travel. Raises StorageFull before anything is written when
+        it does not fit, Damaged and ObjectMissing where this one cannot be read, StorageError.
+        """
+        rows = self.snapshots()
+        if snapshots:
+            wanted = {resolve(spec, rows).id for spec in snapshots}
+            rows = [row for row in rows if row.id in wanted]
+        return copy.copy_snapshots(
+            self._objects,
+            target._objects,
+            rows,
+            threads=self._threads,
+            verify=verify,
+            dry_run=dry_run,
+        )
 
     def prune(
         self, *, max_unused: float = prune.MAX_UNUSED, rebase: bool = False, dry_run: bool = False
