@@ -93,9 +93,9 @@ __all__ = [
     "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "Entry", "Finding",
     "GenerationChanged", "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem",
     "Progress", "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing",
-    "RestoreResult", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError",
-    "StorageFull", "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
-    "check_names", "import_key", "init", "open",
+    "RestoreResult", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats",
+    "StorageError", "StorageFull", "StorageUnavailable", "UnsupportedFormat", "UsageError",
+    "WrongPassphrase", "__version__", "check_names", "import_key", "init", "open",
 ]  # fmt: skip
 
 

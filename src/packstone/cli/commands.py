@@ -25,6 +25,7 @@ COMMANDS = {
     "snapshots": "look",
     "ls": "look",
     "cat": "cat",
+    "mount": "mount",
     "stats": "stats",
     "prune": "prune",
     "copy": "copy",

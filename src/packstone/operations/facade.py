@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, copy, keys, prune, restore, snapshot, stats
+from packstone.operations import browse, check, copy, keys, mount, prune, restore, snapshot, stats
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -269,6 +269,25 @@ class Repository:
         if entry is None:
             raise UsageError("the root of a snapshot is a directory")
         return browse.open_stored(self._objects.reader, entry)
+
+    def mount(
+        self,
+        directory: AnyPath,
+        *,
+        allow_other: bool = False,
+        warn: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        """Show all snapshots as read-only directories until they are unmounted.
+
+        Gives the lock back. Needs the extra `mount`; raises UsageError where it cannot be done.
+        """
+        mount.mount(
+            self._objects,
+            os.fsdecode(directory),
+            threads=self._threads,
+            warn=warn,
+            allow_other=allow_other,
+        )
 
     def restore(
         self, snapshot: str, target: AnyPath, *, path: str | bytes = b"", **options: Any
