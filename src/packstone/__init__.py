@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from packstone.model import Entry, Problem, Snapshot
     from packstone.operations.check_names import check_names
     from packstone.operations.facade import Repository, init, open
+    from packstone.operations.forget import ForgetResult
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.results import (
         CheckResult,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         SnapshotResult,
     )
     from packstone.operations.stats import Stats
+    from packstone.repository.retention import KeptSnapshot, Retention, RetentionGroup
     from packstone.repository.snapshots import SnapshotRow
 
 __version__ = VERSION
@@ -71,6 +73,7 @@ _HOMES = {
     "packstone.model": ("Entry", "Problem", "Snapshot"),
     "packstone.operations.check_names": ("check_names",),
     "packstone.operations.facade": ("Repository", "init", "open"),
+    "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.results": (
         "CheckResult",
@@ -81,14 +84,16 @@ _HOMES = {
         "SnapshotResult",
     ),
     "packstone.operations.stats": ("Stats",),
+    "packstone.repository.retention": ("KeptSnapshot", "Retention", "RetentionGroup"),
     "packstone.repository.snapshots": ("SnapshotRow",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
-    "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
-    "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Rules", "Snapshot",
+    "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "ForgetResult",
+    "GenerationChanged", "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing",
+    "PackstoneError", "Problem", "Progress", "Repository", "RepositoryLocked",
+    "RepositoryMissing", "RestoreResult", "Retention", "RetentionGroup", "Rules", "Snapshot",
     "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
     "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
     "check_names", "import_key", "init", "open",

@@ -26,6 +26,7 @@ COMMANDS = {
     "ls": "look",
     "cat": "cat",
     "stats": "stats",
+    "forget": "forget",
     "check": "check",
     "key": "key",
 }

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, keys, restore, snapshot, stats
+from packstone.operations import browse, check, forget, keys, restore, snapshot, stats
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -27,6 +27,7 @@ from packstone.operations.results import (
 )
 from packstone.repository import repository as objects
 from packstone.repository.repository import Passphrase
+from packstone.repository.retention import GROUP_BY, Retention
 from packstone.repository.snapshots import SnapshotRow, resolve, select
 
 AnyPath = str | bytes | Path
@@ -272,6 +273,45 @@ class Repository:
             os.fsencode(target),
             os.fsencode(path),
             RestoreOptions(threads=self._threads, **options),
+        )
+
+    def forget(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        keep: Retention | None = None,
+        group_by: Sequence[str] = GROUP_BY,
+        allow_empty: bool = False,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> forget.ForgetResult:
+        """Forget the snapshots that are named, or those that the policy `keep` does not keep.
+
+        Only snapshots of `host` holding all `paths` with all `tags` are looked at. A policy is
+        applied to each group of equal `group_by` ("host", "paths", "tags", "name"); one that
+        would empty a group is refused unless `allow_empty`. What snapshots reached stays stored.
+        Raises UsageError: then nothing was forgotten; StorageError says how far it came.
+        """
+        if isinstance(snapshots, str):  # its letters would be taken for the starts of ids
+            snapshots = [snapshots]
+        if bool(snapshots) == (keep is not None):
+            raise UsageError(
+                "either snapshots or a policy say what to forget",
+                hint="Say what to keep, for example --keep-daily 7, or name snapshots",
+            )
+        wanted = forget.Filter(host=host, paths=[os.fsencode(path) for path in paths], tags=tags)
+        if keep is None:
+            return forget.forget_named(self._objects, snapshots, wanted, dry_run=dry_run)
+        return forget.forget_by_policy(
+            self._objects,
+            keep,
+            wanted,
+            now_ns=self._clock(),
+            group_by=group_by,
+            allow_empty=allow_empty,
+            dry_run=dry_run,
         )
 
     def stats(self) -> stats.Stats:
