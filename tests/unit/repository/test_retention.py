@@ -128,6 +128,11 @@ def test_every_rule_says_why() -> None:
     ]
 
 
+def test_weeks_do_not_end_with_the_year() -> None:
+    rows = [row(day) for day in ("2024-01-01", "2024-12-30", "2026-12-31", "2027-01-03")]
+    assert kept(rows, weekly=ALL) == [rows[0], rows[1], rows[3]], "2024-W01, 2025-W01, 2026-W53"
+
+
 def test_tags_are_whole() -> None:
     rows = [row(number, tags=tags) for number, tags in enumerate([["ab"], ["a", "b"], [], ["b"]])]
     assert kept(rows, tags=["a"]) == [rows[1]]
