@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from packstone.cli.values import Command
 
 _COUNTED = {
-    "last": ("-l", "the N newest"),
-    "hourly": ("-H", "the newest of each of the last N hours that have one"),
-    "daily": ("-d", "the same for days"),
-    "weekly": ("-w", "for ISO weeks"),
-    "monthly": ("-m", "for months"),
-    "yearly": ("-y", "for years"),
+    "last": ("-l", "Keep the N newest; N may be all, here and below."),
+    "hourly": ("-H", "Keep the newest of each of the N most recent hours that have one."),
+    "daily": ("-d", "Keep the newest of each of the N most recent days."),
+    "weekly": ("-w", "Likewise for weeks, from Monday."),
+    "monthly": ("-m", "Likewise for months."),
+    "yearly": ("-y", "Likewise for years."),
 }
 
 
@@ -35,9 +35,9 @@ def keep_options(command: Command) -> Command:
             type=values.count,
             default="0",
             metavar="N",
-            help=f"Keep {what}{'' if rule != 'last' else '; N may be all, here and below'}.",
+            help=help_text,
         )
-        for rule, (short, what) in _COUNTED.items()
+        for rule, (short, help_text) in _COUNTED.items()
     ]
     options += [
         click.option(
