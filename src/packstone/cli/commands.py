@@ -27,6 +27,8 @@ COMMANDS = {
     "cat": "cat",
     "stats": "stats",
     "forget": "forget",
+    "prune": "prune",
+    "copy": "copy",
     "check": "check",
     "key": "key",
 }

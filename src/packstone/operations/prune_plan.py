@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from packstone.repository.layout import pack_name
 from packstone.repository.marks import Marks
-from packstone.repository.packs import OBJECT, read_pack
+from packstone.repository.packs import OBJECT, Pack, read_pack
 from packstone.repository.repository import ObjectRepository
 
 # Two rows of the footer, one in each copy.
@@ -40,6 +41,7 @@ class Plan:
 
     delete: list[PackUse] = field(default_factory=list)
     rewrite: list[PackUse] = field(default_factory=list)
+    bytes_unused: int = 0  # in all packs
 
     @property
     def bytes_freed(self) -> int:
@@ -83,7 +85,9 @@ def make_plan(uses: Iterable[PackUse], *, pack_size: int, max_unused: float) -> 
     delete: list[PackUse] = []
     rewrite: list[PackUse] = []
     small: dict[int, list[PackUse]] = {}
+    unused = 0
     for use in uses:
+        unused += use.unused
         if not use.live:
             delete.append(use)
         elif use.unused > max_unused * use.size:
@@ -95,4 +99,10 @@ def make_plan(uses: Iterable[PackUse], *, pack_size: int, max_unused: float) -> 
         taken = sum(use.kind == kind for use in rewrite)
         if len(found) + taken >= _MERGED:
             rewrite += found
-    return Plan(delete, rewrite)
+    return Plan(delete, rewrite, unused)
+
+
+def read_listed(repository: ObjectRepository, pack_id: str) -> Pack:
+    """Return what a pack that is there holds; raises Damaged, StorageError."""
+    size = repository.storage.size(pack_name(pack_id))
+    return read_pack(repository.storage, pack_id, size, repository.sealer)

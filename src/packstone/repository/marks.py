@@ -39,6 +39,14 @@ class Marks:
         bits[byte] |= bit
         return True
 
+    def include(self, other: Marks) -> None:
+        """Mark what others have marked, too."""
+        for pack_id, theirs in other._bits.items():
+            ours = self._bits.setdefault(pack_id, bytearray())
+            size = max(len(ours), len(theirs))
+            both = int.from_bytes(ours, "little") | int.from_bytes(theirs, "little")
+            self._bits[pack_id] = bytearray(both.to_bytes(size, "little"))
+
     def has(self, pack_id: str, number: int) -> bool:
         """Return whether an object of a pack is marked."""
         bits = self._bits.get(pack_id, b"")
