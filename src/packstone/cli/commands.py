@@ -27,6 +27,7 @@ COMMANDS = {
     "cat": "cat",
     "mount": "mount",
     "stats": "stats",
+    "forget": "forget",
     "prune": "prune",
     "copy": "copy",
     "check": "check",
