@@ -16,6 +16,7 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
+_SPAN = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
@@ -52,6 +53,21 @@ def time_ns(text: str) -> int:
             f"{text!r} is not a time such as 2026-11-22T14:30:00Z or '2026-11-22 14:30'."
         ) from None
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
+
+
+def seconds(text: str) -> int:
+    """Return the seconds of `90s`, `30m`, `2h`, `1h30m` or `1d`; raise BadParameter otherwise."""
+    match = _SPAN.fullmatch(text.strip().lower())
+    parts = [int(part) if part else 0 for part in match.groups()] if match else [0]
+    total = sum(part * unit for part, unit in zip(parts, (86_400, 3_600, 60, 1), strict=False))
+    if not total:
+        raise click.BadParameter(f"{text!r} is not a time to take, such as 30m, 2h or 1h30m.")
+    return total
+
+
+def subset(text: str) -> str | int:
+    """Return bytes for a size; what may be `5%` or `1/7` is returned as it is."""
+    return text if re.search("[%/]", text) else size(text)
 
 
 def name(text: str) -> bytes:

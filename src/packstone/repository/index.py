@@ -7,6 +7,7 @@ there. Deleting it loses nothing (docs/format.md §1).
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections import OrderedDict
@@ -17,6 +18,12 @@ from typing import Any
 
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
+from packstone.repository.agreement import (
+    count_misplaced,
+    count_objects,
+    differing_records,
+    parts,
+)
 from packstone.repository.cuts import (
     BASES,
     CUT_KEY,
@@ -422,6 +429,23 @@ class Index:
                 self._rows.popitem(last=False)
         return rows
 
+    def count_differing(self, pack: Pack) -> int:
+        """Return how many objects of a pack the view has otherwise than the footer says."""
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack.id), db=databases[NUMBERS])
+            number = 0 if value is None else PACK.unpack(value)[0]
+            rows = self._rows_of(transaction, number)
+            if rows is None or bytes(value) != pack_value(number, pack):
+                return count_objects(pack)
+            differing = differing_records(transaction, databases, number, rows, pack)
+        count = 0
+        for part in parts(number, pack):
+            with self._reading() as transaction:
+                count += count_misplaced(transaction, databases, part, differing, pack)
+            self._view.looked_up(len(part))
+        return count
+
     # -- chunks by their cuts ---------------------------------------------------------------
 
     @contextmanager
@@ -488,13 +512,12 @@ class Index:
                 cursor = transaction.cursor(db=self._view.databases[OBJECTS])
                 if not cursor.set_range(start):
                     return count
-                for row, (key, value) in enumerate(cursor):
-                    start = bytes(key)
-                    if row >= RELEASED:
-                        break
-                    count += len(live(bytes(value), numbers)) // PLACE.size
-                else:
+                rows = list(itertools.islice(cursor, RELEASED + 1))
+                places = b"".join([value for _key, value in rows[:RELEASED]])
+                count += sum([place[0] in numbers for place in PLACE.iter_unpack(places)])
+                if len(rows) <= RELEASED:
                     return count
+                start = bytes(rows[RELEASED][0])
             self._view.looked_up(RELEASED)
 
     def size(self) -> int:

@@ -80,7 +80,7 @@ class ObjectRepository:
         except BaseException:
             self.lock.release()
             raise
-        self._random = random
+        self.random = random
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -164,7 +164,7 @@ class ObjectRepository:
             self.reader,
             level=level or self.config.level,
             pack_size=self.config.pack_size,
-            random=self._random,
+            random=self.random,
             dry_run=dry_run,
         )
 
