@@ -182,7 +182,11 @@ class _Checker:
         repository = self._repository
         try:
             check_features(repository.storage, repository.sealer, writing=True)
-            dates.keep(self._whole, repository.random)
+            try:
+                dates.keep(self._whole, repository.random)
+            except ObjectMissing:  # somebody removed the folder
+                repository.storage.make_directories(["history"])
+                dates.keep(self._whole, repository.random)
         except (StorageError, UnsupportedFormat) as error:
             repository.warnings.append(
                 f"the date of this verification is not kept: {error.message}"
@@ -243,7 +247,10 @@ class _Checker:
 
     def leftovers(self) -> None:
         """Tell what writers that died have left in tmp/."""
-        sizes = [size for _name, size in self._repository.storage.list("tmp")]
+        try:
+            sizes = [size for _name, size in self._repository.storage.list("tmp")]
+        except ObjectMissing:
+            return
         if sizes:
             self.result.notes.append(
                 f"{len(sizes)} files of {sum(sizes)} bytes in tmp/, of writers at work or cut off"

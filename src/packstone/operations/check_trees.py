@@ -66,7 +66,7 @@ class TreeChecker:
         # Names, not paths, for each level: paths of a deep tree would fill the memory.
         names: list[bytes] = []
         stack: list[Iterator[Entry]] = []
-        above = b""  # path of the directory on top of the stack, and a slash
+        above: bytes | None = None  # path of the directory on top of the stack, and a slash
 
         def enter(tree_id: bytes, name: bytes) -> None:
             if tree_id not in self._sound and tree_id not in walked:
@@ -74,22 +74,21 @@ class TreeChecker:
                 names.append(name)
                 stack.append(iter_entries(self._get, tree_id))
 
+        def path_of(name: bytes) -> bytes:
+            return b"/".join([*names, name])
+
         enter(row.snapshot.tree, b"")
-        deep = 0
         while stack:
-            if deep != len(stack):
-                deep = len(stack)
-                above = b"/".join([*names, b""])
             self._page = b""
             try:
                 entry = next(stack[-1], None)
             except (Damaged, ObjectMissing) as error:
-                self._found(error, row.id, above[:-1] or b"/")
+                self._found(error, row.id, b"/".join(names) or b"/")
                 entry = None
             if entry is None:
                 stack.pop()
                 names.pop()
-                deep = 0  # one may be left and the next one entered before it is looked at
+                above = None
                 continue
             self._page = b""
             try:
@@ -97,7 +96,10 @@ class TreeChecker:
                 if is_directory_mode(entry.mode):
                     if isinstance(entry.content, bytes):
                         enter(entry.content, entry.name)
+                        above = None
                 elif entry.mode & 0o170000 == 0o100000:
+                    if above is None:  # not for each level: a deep tree would take for ever
+                        above = path_of(b"")
                     path = above + entry.name
                     asked += [
                         (chunk_id, size, path)
@@ -105,7 +107,7 @@ class TreeChecker:
                         if chunk_id
                     ]
             except (Damaged, ObjectMissing) as error:
-                self._found(error, row.id, above + entry.name)
+                self._found(error, row.id, path_of(entry.name))
             if len(asked) >= _ASKED:
                 self._ask(asked, row.id)
         self._ask(asked, row.id)

@@ -51,7 +51,11 @@ def read_records(
 ) -> Iterator[Stored]:
     """Yield the readable objects of a kind; what is damaged is warned of. StorageError."""
     left = MOST_READ
-    for object_id, size in sorted(list_ids(storage, "history")):
+    try:
+        listed = sorted(list_ids(storage, "history"))
+    except ObjectMissing:  # nothing else is lost with the folder
+        return
+    for object_id, size in listed:
         name = history_name(object_id)
         left -= size
         if left < 0:
