@@ -22,7 +22,7 @@ from packstone.repository.layout import pack_name
 from packstone.repository.packs import KINDS_OF_OBJECTS, OBJECT, Pack, RecordRow, read_pack
 from packstone.repository.repository import ObjectRepository
 
-_READ = MIB  # what is hashed twice should be in the processor's cache the second time
+_READ = MIB  # measured: what is hashed twice should still be in the processor's cache
 _FAULTS = (Damaged, StorageError, UnsupportedFormat)
 
 

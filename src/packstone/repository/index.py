@@ -387,21 +387,29 @@ class Index:
         found: list[Place | None] = []
         for part in _parts(ids):
             with self._reading() as transaction:
-                found += [self._best(transaction, object_id) for object_id in part]
+                found += self._best(transaction, part)
             self._view.looked_up(len(part))
         return found
 
-    def _best(self, transaction: Any, object_id: bytes) -> Place | None:
-        value = transaction.get(object_id, db=self._view.databases[OBJECTS])
-        best: Place | None = None
-        if value is not None:
-            for number, record, inner, size in PLACE.iter_unpack(value):
-                row = self._row(transaction, number, record)
-                if row is not None and (best is None or row[4] < best.depth):
-                    pack_id = self._numbers.get(number)
-                    if pack_id is not None:
+    def _best(self, transaction: Any, ids: Sequence[bytes]) -> Iterator[Place | None]:
+        """Yield the place of least depth of each id; a pack's rows are fetched once for many."""
+        objects = self._view.databases[OBJECTS]
+        get = transaction.get
+        rows_of: dict[int, bytes | None] = {}
+        for object_id in ids:
+            best: Place | None = None
+            for number, record, inner, size in PLACE.iter_unpack(get(object_id, b"", db=objects)):
+                if number not in rows_of:
+                    if len(rows_of) == _CACHED_PACKS:
+                        rows_of.clear()
+                    rows_of[number] = self._rows_of(transaction, number)
+                rows = rows_of[number]
+                row = None if rows is None else record_of(rows, record)
+                pack_id = self._numbers.get(number)  # another thread may just have followed
+                if row is not None and pack_id is not None:
+                    if best is None or row[4] < best.depth:
                         best = Place(pack_id, record, *row, inner, size)
-        return best
+            yield best
 
     def _row(
         self, transaction: Any, number: int, record: int
