@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from packstone.operations.check_names import check_names
     from packstone.operations.facade import Repository, init, open
     from packstone.operations.keys import ListedKey, import_key
+    from packstone.operations.prune import PruneResult
     from packstone.operations.results import (
         CheckResult,
         Finding,
@@ -72,6 +73,7 @@ _HOMES = {
     "packstone.operations.check_names": ("check_names",),
     "packstone.operations.facade": ("Repository", "init", "open"),
     "packstone.operations.keys": ("ListedKey", "import_key"),
+    "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.results": (
         "CheckResult",
         "Finding",
@@ -88,8 +90,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
     "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
-    "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Rules", "Snapshot",
-    "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
+    "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult",
+    "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
     "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
     "check_names", "import_key", "init", "open",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ NAMES = {
     "Finding",
     "Problem",
     "Progress",
+    "PruneResult",
     "Entry",
     "Snapshot",
     "Argon2",

@@ -48,7 +48,7 @@ def check(
     session: Session,
     read_data: bool,
     subset: str | int | None,
-    max_time: int | None,
+    max_time: float | None,
     packs: tuple[str, ...],
     names_only: bool,
 ) -> int:

@@ -26,6 +26,7 @@ COMMANDS = {
     "ls": "look",
     "cat": "cat",
     "stats": "stats",
+    "prune": "prune",
     "check": "check",
     "key": "key",
 }

@@ -49,11 +49,13 @@ def parts(number: int, pack: Pack) -> Iterator[Part]:
     """Yield what the view should have of the objects of a pack, some thousand at a time."""
     place = PLACE.pack
     part: Part = []
+    at = 0
     for record, row in enumerate(pack.rows):
         inner = 0
         for object_id, size, _type in row.object_rows():
-            part.append((object_id, place(number, record, inner, size), record))
+            part.append((object_id, place(number, record, inner, size, at), record))
             inner += size
+            at += 1
         if len(part) >= _LOOKED_UP:
             yield part
             part = []
