@@ -468,7 +468,9 @@ class Index:
         count = 0
         for part in parts(number, pack):
             with self._reading() as transaction:
-                count += count_misplaced(transaction, databases, part, differing, pack)
+                count += count_misplaced(
+                    transaction, databases, part, differing, pack, self._numbers
+                )
             self._view.looked_up(len(part))
         return count
 

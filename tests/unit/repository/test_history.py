@@ -1,4 +1,4 @@
-"""Dates of verification: kept, merged, bounded; damaged, foreign and future ones count for nothing."""
+"""Dates of verification: kept, merged, bounded; damaged and future ones ignored."""
 
 from __future__ import annotations
 
