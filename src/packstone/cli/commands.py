@@ -25,8 +25,11 @@ COMMANDS = {
     "snapshots": "look",
     "ls": "look",
     "cat": "cat",
+    "mount": "mount",
     "stats": "stats",
+    "forget": "forget",
     "prune": "prune",
+    "copy": "copy",
     "check": "check",
     "key": "key",
 }
