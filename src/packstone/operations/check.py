@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 
-from packstone.codec.compression import Compressor
 from packstone.errors import Damaged, ObjectMissing
 from packstone.model import Entry, ObjectType
 from packstone.operations.check_packs import PackReport, check_pack
@@ -62,7 +61,6 @@ class _Checker:
         packs = sorted(list_ids(repository.storage, "packs"))
         repository.index.refresh(repository.storage)
         total = sum(size for _, size in packs)
-        codec = Compressor(repository.config.level)
         workers = Workers(self._threads)
         waiting: deque[Future[PackReport]] = deque()
 
@@ -83,7 +81,7 @@ class _Checker:
                 waiting.append(
                     workers.submit(
                         lambda pack_id=pack_id, size=size: check_pack(
-                            repository, codec, pack_id, size, read_data=self._read_data
+                            repository, pack_id, size, read_data=self._read_data
                         )
                     )
                 )

@@ -5,16 +5,19 @@ Reads only. A pack is read once, in order, for its name and its records together
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from packstone.codec.compression import Compressor
-from packstone.codec.delta import DELTA_CODECS, DeltaCoder
+from packstone.codec.delta import DELTA_CODECS
 from packstone.errors import Damaged, StorageError, UnsupportedFormat
-from packstone.model import Buffer, ObjectType
+from packstone.model import ID_SIZE, Buffer, ObjectType
 from packstone.operations.check_names import hash_file
 from packstone.operations.results import Finding
+from packstone.repository.ancestry import Ancestry
+from packstone.repository.attempt import REFUSED
 from packstone.repository.layout import pack_name
 from packstone.repository.packs import Pack, RecordRow, read_pack
+from packstone.repository.places import Place
 from packstone.repository.repository import ObjectRepository
 from packstone.storage.base import Storage
 
@@ -34,13 +37,24 @@ class PackReport(NamedTuple):
 class _RecordScanner:
     """Take a pack's bytes in order and check each record as soon as it is there."""
 
-    def __init__(self, pack: Pack, repository: ObjectRepository, codec: Compressor) -> None:
+    def __init__(self, pack: Pack, repository: ObjectRepository) -> None:
         self._pack = pack
         self._hasher = repository.hasher
-        self._codec = codec
-        self._deltas = DeltaCoder(codec)
-        self._bases = repository.reader.bases
-        self._seal = repository.sealer.pack(pack.kind, pack.salt)
+        self._reader = repository.reader
+        self._places = [
+            Place(
+                pack.id,
+                record,
+                row.offset,
+                row.stored_size,
+                row.raw_size,
+                row.codec,
+                row.depth,
+                0,
+                row.raw_size,
+            )
+            for record, row in enumerate(pack.rows)
+        ]
         self._buffer = bytearray()
         self._base = 0  # offset in the pack of the buffer's first byte
         self._next = 0  # record
@@ -49,22 +63,36 @@ class _RecordScanner:
 
     def feed(self, data: Buffer) -> None:
         """Take the next bytes of the file."""
-        rows = self._pack.rows
         self._buffer += data
         end = self._base + len(self._buffer)
+        rows = self._pack.rows
+        last = self._next
+        while last < len(rows) and rows[last].offset + rows[last].stored_size <= end:
+            last += 1
         with memoryview(self._buffer) as view:
-            while self._next < len(rows):
-                row = rows[self._next]
-                if row.offset + row.stored_size > end:
-                    break
-                start = row.offset - self._base
-                with view[start : start + row.stored_size] as payload:
-                    self._record(row, payload)
-                self._next += 1
+            for group in self._reader.ranges(self._places[self._next : last]):
+                self._range(group, view)
         keep = rows[self._next].offset if self._next < len(rows) else end
         cut = min(max(0, keep - self._base), len(self._buffer))
         del self._buffer[:cut]
         self._base += cut
+
+    def _range(self, group: Sequence[Place], view: memoryview) -> None:
+        """Check records that are there; what their deltas stand on is read together."""
+        ancestry = self._ancestry(group)
+        for place in group:
+            start = place.offset - self._base
+            with view[start : start + place.stored_size] as payload:
+                self._record(place, payload, ancestry)
+            self._next += 1
+
+    def _ancestry(self, group: Sequence[Place]) -> Ancestry | None:
+        deltas = [place for place in group if place.codec in DELTA_CODECS]
+        try:
+            bases = [self._pack.rows[place.record].bases for place in deltas]
+            return self._reader.ancestry(deltas, bases) if deltas else None
+        except REFUSED:
+            return None  # each by itself will tell
 
     def finish(self, storage: Storage) -> None:
         """Check one by one what could not be read in one go."""
@@ -77,22 +105,19 @@ class _RecordScanner:
                 self.texts.append(f"record {self._next}: {error.message}")
                 self.bad_ids += [found[0] for found in row.object_rows()]
             else:
-                self._record(row, memoryview(payload))
+                place = self._places[self._next]
+                self._record(place, memoryview(payload), self._ancestry([place]))
             self._next += 1
 
-    def _record(self, row: RecordRow, payload: memoryview) -> None:
-        where = f"pack {self._pack.id[:12]}… is damaged at byte {row.offset} (record {self._next})"
+    def _record(self, place: Place, payload: memoryview, ancestry: Ancestry | None) -> None:
+        row = self._pack.rows[place.record]
         try:
-            opened = self._seal.open(self._next, row.raw_size, row.codec, payload)
-            if row.codec in DELTA_CODECS:
-                bases = self._bases(row.bases, row.depth)
-                raw = memoryview(self._deltas.decode(row.codec, opened, bases, row.raw_size))
-            else:
-                raw = memoryview(self._codec.decode(row.codec, opened, row.raw_size))
-        except Damaged as error:
+            raw = memoryview(self._raw(place, row, payload, ancestry))
+        except REFUSED as error:
             self.bad_ids += [found[0] for found in row.object_rows()]
-            self.texts.append(f"{where}: {error.message}")
+            self.texts.append(error.message)
             return
+        where = f"pack {place.pack_id[:12]}… is damaged at byte {row.offset} (record {self._next})"
         position = 0
         wrong = ""
         for object_id, size, kind in row.object_rows():
@@ -106,9 +131,23 @@ class _RecordScanner:
         if wrong:
             self.texts.append(wrong)
 
+    def _raw(
+        self, place: Place, row: RecordRow, payload: memoryview, ancestry: Ancestry | None
+    ) -> Buffer:
+        """Return a decoded record; of a delta that goes wrong, with sound bases or an error."""
+        if row.codec not in DELTA_CODECS:
+            return self._reader.decode(place, payload)
+        try:
+            raw = self._reader.decode(place, payload, ancestry)
+            if self._hasher.id(ObjectType.CHUNK, raw) == row.objects[:ID_SIZE]:
+                return raw
+        except REFUSED:
+            pass
+        return self._reader.delta(place, payload, row.bases)
+
 
 def check_pack(
-    repository: ObjectRepository, codec: Compressor, pack_id: str, size: int, *, read_data: bool
+    repository: ObjectRepository, pack_id: str, size: int, *, read_data: bool
 ) -> PackReport:
     """Check one pack; every error of the pack becomes a finding."""
     storage = repository.storage
@@ -123,7 +162,7 @@ def check_pack(
         findings += _against_view(repository, pack)
         object_count = sum(len(row.objects) // 37 for row in pack.rows)
         if read_data:
-            scanner = _RecordScanner(pack, repository, codec)
+            scanner = _RecordScanner(pack, repository)
     except (Damaged, StorageError, UnsupportedFormat) as error:
         findings.append(Finding(error.kind, error.message, pack_id))
 
@@ -167,12 +206,19 @@ def _against_view(repository: ObjectRepository, pack: Pack) -> list[Finding]:
                 place = next(
                     (at for at in every if (at.pack_id, at.record) == (pack.id, record)), None
                 )
-            expected = (row.offset, row.stored_size, row.raw_size, row.codec)
+            expected = (row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
             if (
                 place is None
-                or (place.offset, place.stored_size, place.raw_size, place.codec) != expected
+                or (place.offset, place.stored_size, place.raw_size, place.codec, place.depth)
+                != expected
             ):
                 wrong += 1
+    for start in range(0, len(pack.rows), _ASKED):
+        records = range(start, min(start + _ASKED, len(pack.rows)))
+        found = index.bases_of([(pack.id, record) for record in records])
+        wrong += sum(
+            bases != pack.rows[record].bases for record, bases in zip(records, found, strict=True)
+        )
     if not wrong:
         return []
     text = f"the index disagrees with pack {pack.id[:12]}… on {wrong} objects"

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
@@ -47,6 +47,8 @@ from packstone.repository.places import (
 from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
 from packstone.storage.base import Storage
+
+T = TypeVar("T")
 
 VERSION = b"packstone index 3"
 # Objects per transaction: smaller ones multiply the bytes written. In a large tree each object
@@ -454,6 +456,24 @@ class Index:
             key = RECORD.pack(PACK.unpack(value)[0], record)
             return split_ids(bytes(transaction.get(key, b"", db=databases[BASES])))
 
+    def bases_of(self, records: Sequence[tuple[str, int]]) -> list[list[bytes]]:
+        """Return for each (pack id, record) what `bases` does."""
+        found: list[list[bytes]] = []
+        databases = self._view.databases
+        for part in _parts(records):
+            with self._reading() as transaction:
+                get = transaction.get
+                numbers: dict[str, int] = {}
+                for pack_id, record in part:
+                    number = numbers.get(pack_id)
+                    if number is None:
+                        value = get(bytes.fromhex(pack_id), db=databases[NUMBERS])
+                        number = numbers[pack_id] = 0 if value is None else PACK.unpack(value)[0]
+                    ids = get(RECORD.pack(number, record), b"", db=databases[BASES])
+                    found.append(split_ids(bytes(ids)))
+            self._view.looked_up(len(part))
+        return found
+
     def kind_and_salt(self, pack_id: str) -> tuple[int, bytes]:
         """Return the kind and the salt of a pack; raises ObjectMissing where it is unknown."""
         with self._reading() as transaction:
@@ -528,7 +548,7 @@ class Index:
         self._view.close()
 
 
-def _parts(ids: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def _parts(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut many look-ups into short transactions."""
     for start in range(0, len(ids), _LOOKED_UP):
         yield ids[start : start + _LOOKED_UP]
