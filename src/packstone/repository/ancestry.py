@@ -194,6 +194,21 @@ class Ancestry:
         return stored[place.offset]
 
 
+def standing(index: Index, base_ids: Sequence[bytes]) -> int:
+    """Return what a delta of these bases would stand on, in bytes; more than may be, if it is."""
+    total = 0
+    seen: set[bytes] = set()
+    asked = list(dict.fromkeys(base_ids))
+    while asked and total <= MAX_STANDING:
+        seen.update(asked)
+        places = [place for place in index.find_many(asked) if place is not None]
+        total += sum(place.raw_size for place in places)
+        deltas = [(place.pack_id, place.record) for place in places if place.depth]
+        below = dict.fromkeys(each for ids in index.bases_of(deltas) for each in ids)
+        asked = [each for each in below if each not in seen]
+    return total
+
+
 def stands_on_too_much() -> Damaged:
     """Return the refusal of a delta that no reader needs to make."""
     return Damaged(f"it stands on more than {MAX_STANDING // MIB} MiB of other chunks")

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from packstone.repository.packs import KEYS, RecordRow
-from packstone.repository.places import PLACE, RECORD, Cut
+from packstone.repository.places import RECORD, Cut, places_in
 
 CUTS, BASES = b"cuts", b"bases"
 # the chunk that ends at the cut, the one that starts there: pack number, record number each
@@ -78,6 +78,8 @@ def find_hanging(
     """
     by_depth: dict[int, list[tuple[int, int]]] = {}
     for key, _ids in transaction.cursor(db=databases[BASES]):
+        if len(key) != RECORD.size:
+            continue
         place = RECORD.unpack(key)
         depth = depth_of(*place)
         if depth is not None:
@@ -88,7 +90,7 @@ def find_hanging(
             ids = split_ids(bytes(transaction.get(RECORD.pack(*place), db=databases[BASES])))
             for base_id in ids:
                 value = transaction.get(base_id, b"", db=databases[b"objects"])
-                found = [each[:2] for each in PLACE.iter_unpack(value)]
+                found = [each[:2] for each in places_in(value)]
                 depths = [depth_of(*each) for each in found if each not in dead]
                 if not any(each is not None and each < depth for each in depths):
                     dead.add(place)

@@ -69,8 +69,8 @@ class Filing:
         for start in range(0, len(places), RELEASED):
             for key, place in places[start : start + RELEASED]:
                 if not put(key, place, overwrite=False, db=objects):
-                    old = bytes(transaction.get(key, db=objects))
-                    if place in split_places(old):  # bytes alone may agree across two places
+                    old = b"".join(there := split_places(bytes(transaction.get(key, db=objects))))
+                    if place in there:  # bytes alone may agree across two places
                         continue
                     if len(old) >= _CROWDED * PLACE.size:
                         # Only then: a number unknown here may be one that another process

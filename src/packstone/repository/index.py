@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
+from packstone.model import ID_SIZE
 from packstone.repository.cuts import (
     BASES,
     CUT_KEY,
@@ -40,6 +41,7 @@ from packstone.repository.places import (
     cut_of,
     live,
     pack_value,
+    places_in,
     places_of,
     record_of,
     record_sizes,
@@ -88,7 +90,10 @@ class Index:
         meta = self._view.databases[META]
         known = bytes(transaction.get(b"version", b"", db=meta))
         owner = bytes(transaction.get(b"repository", b"", db=meta))
-        if (known, owner) != (VERSION, self._repository_id):
+        numbers = transaction.cursor(db=self._view.databases[NUMBERS])
+        if (known, owner) != (VERSION, self._repository_id) or any(
+            (len(pack_id), len(value)) != (ID_SIZE, PACK.size) for pack_id, value in numbers
+        ):
             self._empty(transaction)
 
     def _empty(self, transaction: Any) -> None:
@@ -356,7 +361,9 @@ class Index:
                     value = get(object_id, db=objects)
                     if value is None:
                         found.append(False)
-                    elif int.from_bytes(value[:4], "little") in numbers:
+                    elif len(value) == PLACE.size and (
+                        int.from_bytes(value[:4], "little") in numbers
+                    ):
                         found.append(True)
                     else:
                         found.append(bool(live(bytes(value), numbers)))
@@ -368,7 +375,7 @@ class Index:
         with self._reading() as transaction:
             value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
             places: list[Place] = []
-            for number, record, inner, size in PLACE.iter_unpack(value):
+            for number, record, inner, size in places_in(value):
                 row = self._row(transaction, number, record)
                 pack_id = self._numbers.get(number)  # another thread may just have followed
                 if row is not None and pack_id is not None:
@@ -390,7 +397,7 @@ class Index:
         value = transaction.get(object_id, db=self._view.databases[OBJECTS])
         best: Place | None = None
         if value is not None:
-            for number, record, inner, size in PLACE.iter_unpack(value):
+            for number, record, inner, size in places_in(value):
                 row = self._row(transaction, number, record)
                 if row is not None and (best is None or row[4] < best.depth):
                     pack_id = self._numbers.get(number)
@@ -438,7 +445,7 @@ class Index:
             def find(chunk_id: bytes) -> Cut | None:
                 value = transaction.get(chunk_id, db=self._view.databases[OBJECTS])
                 best: Cut | None = None
-                for number, record, _inner, _size in PLACE.iter_unpack(value or b""):
+                for number, record, _inner, _size in places_in(value or b""):
                     found = chunk(number, record)
                     if found is not None and (best is None or found.depth < best.depth):
                         best = found

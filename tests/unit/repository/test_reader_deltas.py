@@ -199,6 +199,13 @@ WRONG: dict[str, Callable[..., None]] = {
     "bases of others": swapped_bases,
     "bases that are nowhere": bases_of_nowhere,
     "half a base": half_a_base,
+    "half a base more": lambda t, packs, bases: [
+        t.put(key, value + value[:16], db=bases) for key, value in rows_of(t, bases)
+    ],
+    "the bases of other records": lambda t, packs, bases: [
+        (t.delete(key, db=bases), t.put(key[:-1] + b"\7", value, db=bases))
+        for key, value in rows_of(t, bases)
+    ],
     "all of depth 0": lambda *them: wrong_depth(*them, 0),
     "all of depth 1": lambda *them: wrong_depth(*them, 1),
     "all of depth 64": lambda *them: wrong_depth(*them, 64),
