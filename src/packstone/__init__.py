@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from packstone.filesystem.ignore import Rules
     from packstone.model import Entry, Problem, Snapshot
     from packstone.operations.check_names import check_names
+    from packstone.operations.copy import CopyResult
     from packstone.operations.facade import Repository, init, open
     from packstone.operations.keys import ListedKey, import_key
+    from packstone.operations.prune import PruneResult
     from packstone.operations.results import (
         CheckResult,
         Finding,
@@ -70,8 +72,10 @@ _HOMES = {
     "packstone.filesystem.ignore": ("Rules",),
     "packstone.model": ("Entry", "Problem", "Snapshot"),
     "packstone.operations.check_names": ("check_names",),
+    "packstone.operations.copy": ("CopyResult",),
     "packstone.operations.facade": ("Repository", "init", "open"),
     "packstone.operations.keys": ("ListedKey", "import_key"),
+    "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.results": (
         "CheckResult",
         "Finding",
@@ -86,11 +90,11 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
-    "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
-    "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Rules", "Snapshot",
-    "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
-    "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
+    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "Entry", "Finding",
+    "GenerationChanged", "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem",
+    "Progress", "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing",
+    "RestoreResult", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError",
+    "StorageFull", "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
     "check_names", "import_key", "init", "open",
 ]  # fmt: skip
 

@@ -26,6 +26,8 @@ COMMANDS = {
     "ls": "look",
     "cat": "cat",
     "stats": "stats",
+    "prune": "prune",
+    "copy": "copy",
     "check": "check",
     "key": "key",
 }

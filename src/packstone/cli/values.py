@@ -16,6 +16,8 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
+_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd]?)", re.IGNORECASE | re.ASCII)
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%", re.ASCII)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
@@ -38,6 +40,14 @@ def size(text: str) -> int:
     return int(whole) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
 
 
+def seconds(text: str) -> float:
+    """Return seconds for `90`, `30s`, `5m`, `2h` or `1d`; raise BadParameter otherwise."""
+    match = _SECONDS.fullmatch(text.strip())
+    if not match:
+        raise click.BadParameter(f"{text!r} is not a span of time such as 30s, 5m or 2h.")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2].lower()]
+
+
 def time_ns(text: str) -> int:
     """Return Unix time in ns for RFC 3339, or `2026-11-22 14:30` in local time."""
     import datetime
@@ -52,6 +62,14 @@ def time_ns(text: str) -> int:
             f"{text!r} is not a time such as 2026-11-22T14:30:00Z or '2026-11-22 14:30'."
         ) from None
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
+
+
+def share(text: str) -> float:
+    """Return 0 to 1 for `5%` or `0%` to `100%`; raise BadParameter otherwise."""
+    match = _SHARE.fullmatch(text.strip())
+    if not match or float(match[1]) > 100:
+        raise click.BadParameter(f"{text!r} is not a share such as 5%.")
+    return float(match[1]) / 100
 
 
 def name(text: str) -> bytes:

@@ -41,20 +41,7 @@ class _RecordScanner:
         self._pack = pack
         self._hasher = repository.hasher
         self._reader = repository.reader
-        self._places = [
-            Place(
-                pack.id,
-                record,
-                row.offset,
-                row.stored_size,
-                row.raw_size,
-                row.codec,
-                row.depth,
-                0,
-                row.raw_size,
-            )
-            for record, row in enumerate(pack.rows)
-        ]
+        self._places = [_whole_record(pack, record) for record in range(len(pack.rows))]
         self._buffer = bytearray()
         self._base = 0  # offset in the pack of the buffer's first byte
         self._next = 0  # record
@@ -144,6 +131,15 @@ class _RecordScanner:
         except REFUSED:
             pass
         return self._reader.delta(place, payload, row.bases)
+
+
+def _whole_record(pack: Pack, record: int) -> Place:
+    """Return the place of a record, as of one object that fills it."""
+    row = pack.rows[record]
+    size = row.raw_size
+    return Place(
+        pack.id, record, row.offset, row.stored_size, size, row.codec, row.depth, 0, size, 0
+    )
 
 
 def check_pack(

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, keys, restore, snapshot, stats
+from packstone.operations import browse, check, copy, keys, prune, restore, snapshot, stats
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -26,6 +26,7 @@ from packstone.operations.results import (
     SnapshotResult,
 )
 from packstone.repository import repository as objects
+from packstone.repository.locks import Waiting
 from packstone.repository.repository import Passphrase
 from packstone.repository.snapshots import SnapshotRow, resolve, select
 
@@ -83,15 +84,25 @@ def open(
     passphrase: Passphrase = None,
     index_dir: str | Path | None = None,
     threads: int | None = None,
+    lock_timeout: float = 0.0,
+    waiting: Callable[[str], None] | None = None,
 ) -> Repository:
     """Open a repository.
 
     `passphrase` opens an encrypted one; a function is called only when one is needed. `threads`
-    is the number of worker threads, by default one for each processor available. Raises
+    is the number of worker threads, by default one for each processor available. `lock_timeout`
+    is how many seconds to wait while others hold a lock; `waiting` is told for whom. Raises
     RepositoryMissing, RepositoryLocked, WrongPassphrase, UnsupportedFormat, Damaged,
     StorageError.
     """
-    return Repository(location, passphrase=passphrase, index_dir=index_dir, threads=threads)
+    return Repository(
+        location,
+        passphrase=passphrase,
+        index_dir=index_dir,
+        threads=threads,
+        lock_timeout=lock_timeout,
+        waiting=waiting,
+    )
 
 
 class Repository:
@@ -107,12 +118,15 @@ class Repository:
         passphrase: Passphrase = None,
         index_dir: str | Path | None = None,
         threads: int | None = None,
+        lock_timeout: float = 0.0,
+        waiting: Callable[[str], None] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._objects = objects.ObjectRepository(
             os.fspath(location),
             passphrase=passphrase,
             index_dir=None if index_dir is None else os.fspath(index_dir),
+            waiting=Waiting(lock_timeout, waiting or (lambda _text: None)),
         )
         self._threads = threads or len(os.sched_getaffinity(0))
         self._clock = clock
@@ -277,6 +291,49 @@ class Repository:
     def stats(self) -> stats.Stats:
         """Return how much there is and what it takes; raises Damaged, ObjectMissing."""
         return stats.collect_stats(self._objects)
+
+    def copy_to(
+        self,
+        target: Repository,
+        snapshots: Sequence[str] = (),
+        *,
+        verify: bool = False,
+        dry_run: bool = False,
+    ) -> copy.CopyResult:
+        """Copy snapshots, by default all, to another repository; `verify` reads them back there.
+
+        What is there already does not travel. Raises StorageFull before anything is written when
+        it does not fit, Damaged and ObjectMissing where this one cannot be read, StorageError.
+        """
+        rows = self.snapshots()
+        if snapshots:
+            wanted = {resolve(spec, rows).id for spec in snapshots}
+            rows = [row for row in rows if row.id in wanted]
+        return copy.copy_snapshots(
+            self._objects,
+            target._objects,
+            rows,
+            threads=self._threads,
+            verify=verify,
+            dry_run=dry_run,
+        )
+
+    def prune(
+        self, *, max_unused: float = prune.MAX_UNUSED, rebase: bool = False, dry_run: bool = False
+    ) -> prune.PruneResult:
+        """Delete what no snapshot needs; packs are written anew where more is wasted.
+
+        `max_unused` is the part of a pack, 0 to 1. With `rebase` nothing stays of what no snapshot
+        names, not even as the base of a delta. Raises RepositoryLocked while others work, Damaged
+        and ObjectMissing when it is not known what is needed, StorageError.
+        """
+        return prune.prune_repository(
+            self._objects,
+            max_unused=max_unused,
+            rebase=rebase,
+            dry_run=dry_run,
+            threads=self._threads,
+        )
 
     def check(
         self, *, read_data: bool = False, progress: ProgressFunction | None = None

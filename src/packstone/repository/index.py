@@ -52,7 +52,7 @@ from packstone.storage.base import Storage
 
 T = TypeVar("T")
 
-VERSION = b"packstone index 3"
+VERSION = b"packstone index 4"
 # Objects per transaction: smaller ones multiply the bytes written. In a large tree each object
 # dirties a page of its own, of which memory must hold as many.
 BATCH, LARGE_BATCH = 100_000, 25_000
@@ -152,7 +152,7 @@ class Index:
             numbers: dict[int, str] = {}
             sizes: dict[int, int] = {}
             for pack_id, value in transaction.cursor(db=databases[NUMBERS]):
-                number, size, _kind, _salt = PACK.unpack(value)
+                number, size, _kind, _count, _salt = PACK.unpack(value)
                 numbers[number] = bytes(pack_id).hex()
                 sizes[number] = size
             with self._rows_lock:
@@ -371,21 +371,35 @@ class Index:
         return found
 
     def find(self, object_id: bytes) -> list[Place]:
-        """Return every place of an object, least depth first; empty when there is none."""
+        """Return every place of an object, the newest of least depth first; may be empty."""
         with self._reading() as transaction:
-            value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
-            places: list[Place] = []
-            for number, record, inner, size in places_in(value):
-                row = self._row(transaction, number, record)
-                pack_id = self._numbers.get(number)  # another thread may just have followed
-                if row is not None and pack_id is not None:
-                    places.append(Place(pack_id, record, *row, inner, size))
+            places = self._every(transaction, object_id)
         if len(places) > 1:
+            places.reverse()  # the newest first, like find_many
             places.sort(key=lambda place: place.depth)
         return places
 
+    def find_all(self, ids: Sequence[bytes]) -> list[list[Place]]:
+        """Return every place of each id, in no order."""
+        found: list[list[Place]] = []
+        for part in _parts(ids):
+            with self._reading() as transaction:
+                found += [self._every(transaction, object_id) for object_id in part]
+            self._view.looked_up(len(part))
+        return found
+
+    def _every(self, transaction: Any, object_id: bytes) -> list[Place]:
+        value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
+        places: list[Place] = []
+        for number, record, inner, size, at in places_in(value):
+            row = self._row(transaction, number, record)
+            pack_id = self._numbers.get(number)  # another thread may just have followed
+            if row is not None and pack_id is not None:
+                places.append(Place(pack_id, record, *row, inner, size, at))
+        return places
+
     def find_many(self, ids: Sequence[bytes]) -> list[Place | None]:
-        """Return one place for each id, of least depth, None where there is none."""
+        """Return one place for each id, the newest of least depth, None where there is none."""
         found: list[Place | None] = []
         for part in _parts(ids):
             with self._reading() as transaction:
@@ -397,12 +411,13 @@ class Index:
         value = transaction.get(object_id, db=self._view.databases[OBJECTS])
         best: Place | None = None
         if value is not None:
-            for number, record, inner, size in places_in(value):
+            for number, record, inner, size, at in places_in(value):
                 row = self._row(transaction, number, record)
-                if row is not None and (best is None or row[4] < best.depth):
+                # The newest of equal depth: what a prune wrote, not what it will sweep.
+                if row is not None and (best is None or row[4] <= best.depth):
                     pack_id = self._numbers.get(number)
                     if pack_id is not None:
-                        best = Place(pack_id, record, *row, inner, size)
+                        best = Place(pack_id, record, *row, inner, size, at)
         return best
 
     def _row(
@@ -445,7 +460,7 @@ class Index:
             def find(chunk_id: bytes) -> Cut | None:
                 value = transaction.get(chunk_id, db=self._view.databases[OBJECTS])
                 best: Cut | None = None
-                for number, record, _inner, _size in places_in(value or b""):
+                for number, record, *_ in places_in(value or b""):
                     found = chunk(number, record)
                     if found is not None and (best is None or found.depth < best.depth):
                         best = found
@@ -487,7 +502,7 @@ class Index:
             value = transaction.get(bytes.fromhex(pack_id), db=self._view.databases[NUMBERS])
             if value is None:
                 raise ObjectMissing(f"pack {pack_id[:12]}… is not there any more")
-            _number, _size, kind, salt = PACK.unpack(value)
+            _number, _size, kind, _count, salt = PACK.unpack(value)
             return kind, salt
 
     def records(self) -> Iterator[tuple[str, int, list[tuple[int, int, int]]]]:
@@ -498,6 +513,15 @@ class Index:
                 size = self._pack_sizes.get(number, 0)
             if rows is not None:
                 yield pack_id, size, record_sizes(rows)
+
+    def counts(self) -> list[tuple[str, int, int, int]]:
+        """Return each pack's id, size in bytes, kind and number of objects."""
+        with self._reading() as transaction:
+            found: list[tuple[str, int, int, int]] = []
+            for pack_id, value in transaction.cursor(db=self._view.databases[NUMBERS]):
+                _number, size, kind, count, _salt = PACK.unpack(value)
+                found.append((bytes(pack_id).hex(), size, kind, count))
+            return found
 
     def objects(self) -> int:
         """Return the number of ids in the view, those of vanished packs included."""

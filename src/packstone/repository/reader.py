@@ -72,6 +72,15 @@ class ObjectReader:
         """Return an object's bytes; raises Damaged or ObjectMissing when no place gives them."""
         return self._get(kind, object_id, None, heal=True)
 
+    def get_at(self, kind: ObjectType, object_id: bytes, place: Place) -> bytes:
+        """Return an object's bytes from this very place; raises Damaged, ObjectMissing."""
+        try:
+            data = piece(self.decode(place, self._records.read(place)), place)
+            self.verify(kind, object_id, data, place)
+            return data
+        except REFUSED:
+            return self._attempt().read(kind, object_id, [place])
+
     def base(self, base_id: bytes, depth: int, *, heal: bool = True) -> bytes:
         """Return a chunk from a place of less than `depth` steps; raises Damaged.
 

@@ -73,6 +73,10 @@ class Storage(ABC):
     def spool(self) -> Spool:
         """Begin a large file whose name is known only at its end."""
 
+    def free(self) -> int | None:
+        """Return the bytes that fit in it still, None where that cannot be told."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Release what is held."""

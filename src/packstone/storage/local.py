@@ -264,5 +264,13 @@ class LocalStorage(Storage):
         """Begin a large file whose name is known only at its end."""
         return LocalSpool(self)
 
+    def free(self) -> int | None:
+        """Return the bytes that fit in it still."""
+        try:
+            found = os.statvfs(self.path)
+        except OSError as error:
+            fail(error, "look at", self.path)
+        return found.f_bavail * found.f_frsize
+
     def close(self) -> None:
         """Release what is held: nothing."""
