@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from damage.scene import Contents, Scene, Seen
 from tables import CHUNK_SIZE, deltas, id_of, nights, records
+from unit.repository.test_reader_deltas import WRONG, change_index
 
 import packstone
 from packstone.errors import GenerationChanged
@@ -213,6 +214,22 @@ def test_two_bases_at_once(scene: DeltaScene) -> None:
         files = scene.spoilt(*two)
         assert_lost(scene, scene.look(files), expected, *ids)
         assert by_snapshot(scene.findings(files, read_data=True)) == full(scene, expected)
+
+
+# -- a wrong index --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG.keys())
+def test_check_compares_depths_and_bases_with_the_footers(
+    nightly: packstone.Repository, change: Callable[..., None]
+) -> None:
+    location = nightly.location
+    nightly.close()
+    change_index(location, change)
+    with packstone.open(location) as repository:
+        found = repository.check()
+        assert any(each.kind == "index" for each in found.errors)
+        assert repository.check(read_data=True).errors == [], "it was rebuilt"
 
 
 # -- a base that is there twice -------------------------------------------------------------

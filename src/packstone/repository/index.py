@@ -263,7 +263,7 @@ class Index:
             cuts.close()
         self._write(partial(self._file_ids, ids=ids))
 
-    def _forget(self, numbers: Iterable[int]) -> None:
+    def _forget(self, numbers: Sequence[int]) -> None:
         """Drop packs; their objects' places count as absent from then on."""
 
         def change(transaction: Any) -> None:
@@ -278,7 +278,12 @@ class Index:
             self._lose(transaction)
 
         with self._writing:
+            # One at a time: each is as large as a pack may be.
+            for number in numbers:
+                self._write(partial(self._filing.drop_cuts, number=number))
             self._write(change)
+            for number in numbers:
+                self._write(partial(self._filing.drop_bases, number=number))
 
     def add(self, pack: Pack) -> list[Pack]:
         """Take up a durable pack; return the packs that were written to the view with it."""

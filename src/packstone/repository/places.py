@@ -93,6 +93,15 @@ def record_sizes(rows: bytes) -> list[tuple[int, int, int]]:
     return [row[1:4] for row in ROW.iter_unpack(rows[: len(rows) // ROW.size * ROW.size])]
 
 
+def keys_of(rows: bytes) -> set[int]:
+    """Return the keys of the cuts of all chunks that are a record of their own."""
+    found: set[int] = set()
+    for row in ROW.iter_unpack(rows[: len(rows) // ROW.size * ROW.size]):
+        if row[8] != _NO_ID:
+            found.update(row[6:8])
+    return found
+
+
 def cut_of(rows: bytes, number: int, record: int) -> Cut | None:
     """Return the chunk that is a record of its own, None for records of other kinds."""
     start = record * ROW.size

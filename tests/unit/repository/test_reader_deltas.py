@@ -150,6 +150,27 @@ def test_a_base_that_decodes_to_other_bytes(
             repository.reader.get(CHUNK, each)
 
 
+def test_no_delta_is_written_that_readers_refuse(
+    repository: ObjectRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it stands on is counted, each chunk once, and not looked up where it cannot matter."""
+    rng = Random("bound")
+    data = rng.randbytes(20_000)
+    ids = [put(repository, data)]
+    monkeypatch.setattr("packstone.repository.writer.MAX_STANDING", 60_000)
+    monkeypatch.setattr("packstone.repository.ancestry.MAX_STANDING", 60_000)
+    for depth in range(4):
+        data = data[:5000] + rng.randbytes(20) + data[5020:]
+        writer = repository.writer()
+        ids.append(repository.hasher.id(CHUNK, data))
+        bases = Candidates([Base(ids[-2], depth, depth + 1)], [])
+        writer.put_chunk(ids[-1], data, (1, 2), bases)
+        assert writer.chunks_delta == (depth < 3), "three times 20,000 are as much as may be"
+        writer.finish()
+    assert repository.reader.get(CHUNK, ids[-1]) == data
+    assert [repository.index.find(each)[0].depth for each in ids] == [0, 1, 2, 3, 0]
+
+
 # -- a wrong index --------------------------------------------------------------------------
 
 
