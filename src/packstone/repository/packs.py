@@ -29,6 +29,8 @@ KINDS_OF_OBJECTS = {DATA: {1}, METADATA: {2, 3}}
 HEADER_SIZE, TRAILER_SIZE, FOOTER_HEAD_SIZE = 128, 64, 64
 MAX_PACK, MAX_FOOTER, MAX_OBJECTS, MAX_BASES, MAX_DEPTH = 8 * GIB, 256 * MIB, 65536, 3, 64
 MAX_RAW_SIZE = 64 * MIB
+# Of the chunks that one delta stands on, directly and through others, each counted once.
+MAX_STANDING = 128 * MIB
 OBJECT = struct.Struct("<32sIB")
 KEYS = struct.Struct("<QQ")  # of a chunk's two cuts
 
