@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faults
 import pytest
@@ -218,10 +219,10 @@ def test_the_directory_of_the_snapshot_cannot_be_synced(
 
     sync_directory = local.sync_directory
 
-    def failing(path: str) -> None:
+    def failing(path: str, *calls: Any) -> None:
         if path.endswith("/snapshots"):
             raise OSError(5, "Input/output error")
-        sync_directory(path)
+        sync_directory(path, *calls)
 
     scene = scenes()
     with monkeypatch.context() as patch:
