@@ -258,7 +258,7 @@ def _choices(
         return
     yield fixed
     yield [*free, *fixed]
-    for left_out in range(len(free)):
+    for left_out in chance.sample(range(len(free)), min(samples, len(free))):
         yield [each for at, each in enumerate(free) if at != left_out] + fixed
     for _ in range(samples):
         share = chance.random()
