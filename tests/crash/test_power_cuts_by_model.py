@@ -24,7 +24,7 @@ import packstone
 from packstone.repository.view import View
 from packstone.testing import CrashState, CrashStorage, WriteList
 
-STATES = trials(60, 50_000 // len(READY))  # for each command
+STATES = trials(24, 50_000 // len(READY))  # for each command
 DONE = "done"
 
 
@@ -93,7 +93,7 @@ def run(command: Command, place: Path, seed: int, deaf_to: Collection[str] = ())
     )
     if is_init:
         chance = Random(seed)
-        states = (state for state in states if is_done(state) or chance.random() < 0.006)
+        states = (state for state in states if is_done(state) or chance.random() < 0.003)
     yield from judge_states(command, stage, states, seed)
     shutil.rmtree(here)
 
