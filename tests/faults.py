@@ -83,11 +83,16 @@ def faulty(plan: Plan) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def faulty_calls(plan: Plan) -> Iterator[None]:
-    """The same for every call of the operating system that the storage makes."""
-    with storages(lambda path: LocalStorage(path, FaultyCalls(path, plan))):
-        with watching_index(lambda view: plan.around("index", "")):
-            yield
+def faulty_calls(plan: Plan, *, index: bool = True) -> Iterator[None]:
+    """The same for every call of the operating system that the storage makes.
+
+    Without `index`, its transactions are not asked about: they know no OSError.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(storages(lambda path: LocalStorage(path, FaultyCalls(path, plan))))
+        if index:
+            stack.enter_context(watching_index(lambda view: plan.around("index", "")))
+        yield
 
 
 def in_child(function: Callable[[], object], *, kill_after: float | None = None) -> int:
