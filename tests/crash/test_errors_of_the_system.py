@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -72,7 +72,8 @@ def where(stage: Stage, kinds: Sequence[str], log: Path) -> list[tuple[str, int]
     argv = [*_STRACE, "-e", f"trace={','.join(kinds)}", "-o", log]
     code, said = run(argv, stage)
     assert code == 0, said
-    rows = [(call, k) for call, k, line in calls(log) if str(stage.location) in line]
+    ours = (f"<{stage.location}", f'"{stage.location}')  # of a descriptor, or a path itself
+    rows = [(call, k) for call, k, line in calls(log) if any(each in line for each in ours)]
     return sorted(set(rows))
 
 
@@ -166,12 +167,13 @@ def limited(stage: Stage, size: int, argv: list[str]) -> tuple[int, str]:
     return done.returncode, done.stderr.decode("utf-8", "replace")
 
 
-def enough(stage: Stage, argv: list[str]) -> int:
+def enough(copy: Callable[[], Stage], argv: Callable[[Stage], list[str]]) -> int:
     """Return a limit, in MiB, from which on a command succeeds; about the least."""
     low, high = 8, 1024
     while high - low > (2 if IS_SOAK else 24):
         middle = (low + high) // 2
-        if limited(stage, middle * _MIB, argv)[0] == 0:
+        stage = copy()
+        if limited(stage, middle * _MIB, argv(stage))[0] == 0:
             high = middle
         else:
             low = middle
@@ -181,14 +183,13 @@ def enough(stage: Stage, argv: list[str]) -> int:
 def test_no_memory(original: Stage) -> None:
     """Exit code 1 or 13 or success at every limit of address space, and never half a commit."""
     with campaign("E5", "snapshot by the command, RLIMIT_AS") as row, copies(original) as copy:
-        stage = copy()
-        least = enough(stage, [sys.executable, "-m", "packstone", "--version"])
-        most = enough(copy(), words(stage))
+        least = enough(copy, lambda stage: [sys.executable, "-m", "packstone", "--version"])
+        most = enough(copy, words)
         codes: Counter[int] = Counter()
         count = trials(4, 200)
         for number in range(count):
             stage = copy()
-            size = least * _MIB + (most + 4 - least) * _MIB * (number + 1) // count
+            size = least * _MIB + (most + 16 - least) * _MIB * (number + 1) // count
             code, said = limited(stage, size, words(stage))
             codes[code] += 1
             try:
