@@ -89,7 +89,7 @@ def strike(command: Command, stage: Stage, fault: Fault, at: int) -> bool:
     try:
         run()
     except fault.expected:
-        left = list((stage.location / "tmp").iterdir()) if stage.location.exists() else []
+        left = list((stage.location / "tmp").glob("*"))
         assert not left or fault.onwards, f"{len(left)} files are left in tmp/"
         return False
     return True
