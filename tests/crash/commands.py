@@ -108,10 +108,16 @@ def key_remove(stage: Stage) -> None:
         repository.remove_key(slot)
 
 
-def prune(stage: Stage) -> None:
-    """Of packs that a forgotten snapshot has left."""
+def forget(stage: Stage) -> None:
+    """Forget the first snapshot."""
     with stage.open() as repository:
-        repository.prune()  # type: ignore[attr-defined]
+        repository.forget([next(iter(stage.stored))])
+
+
+def prune(stage: Stage) -> None:
+    """Of packs that a forgotten snapshot has left, some dead and some half-dead."""
+    with stage.open() as repository:
+        repository.prune(max_unused=0)
 
 
 # -- what must be true afterwards -----------------------------------------------------------
@@ -201,6 +207,18 @@ def judge_key_remove(stage: Stage, *, done: bool) -> bool:
     return gone
 
 
+def judge_forget(stage: Stage, *, done: bool) -> bool:
+    """The first snapshot is whole or gone; the other one is there."""
+    first, second = stage.stored
+    with stage.open() as repository:
+        there = {row.id for row in repository.snapshots()}
+    gone = first not in there
+    assert gone or not done
+    kept = {second} if gone else {first, second}
+    judge(replace(stage, stored={each: stage.stored[each] for each in kept}), done=done)
+    return gone
+
+
 # -- the table ------------------------------------------------------------------------------
 
 
@@ -208,20 +226,15 @@ def judge_key_remove(stage: Stage, *, done: bool) -> bool:
 class Command:
     """A command of the table.
 
-    `needs` is the method of Repository without which there is no such command yet; `alters`
-    changes the stage before it, unobserved.
+    `judge` says whether the new thing is there; `alters` changes the stage before the command,
+    unobserved.
     """
 
     name: str
     run: Callable[[Stage], None]
     judge: Callable[..., bool]
     encrypted: bool = False
-    needs: str = "open_file"
     alters: Callable[[Stage], Stage] = lambda stage: stage
-
-    @property
-    def is_there(self) -> bool:
-        return hasattr(packstone.Repository, self.needs)
 
 
 def emptied(stage: Stage) -> Stage:
@@ -246,11 +259,11 @@ COMMANDS = [
     Command("key add", key_add, judge_key_add, encrypted=True),
     Command("key passwd", key_passwd, judge_key_passwd, encrypted=True),
     Command("key remove", key_remove, judge_key_remove, encrypted=True),
-    Command("prune", prune, judge, needs="prune", alters=with_garbage),
-    Command("prune, encrypted", prune, judge, True, needs="prune", alters=with_garbage),
-    # forget, copy, repair: one row each, where there is such a command
+    Command("forget", forget, judge_forget),
+    Command("prune", prune, judge, alters=with_garbage),
+    Command("prune, encrypted", prune, judge, encrypted=True, alters=with_garbage),
+    # copy, repair and later ones: one row each
 ]
-READY = [command for command in COMMANDS if command.is_there]
 
 
 @contextlib.contextmanager

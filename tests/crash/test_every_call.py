@@ -17,7 +17,7 @@ from pathlib import Path
 import faults
 import pytest
 from campaign import IS_SOAK, Caught, campaign, control
-from crash.commands import READY, Command, Stage, copies, make_stage
+from crash.commands import COMMANDS, Command, Stage, copies, make_stage
 from faults import Plan, faulty_calls, in_child, storages
 
 import packstone
@@ -64,7 +64,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Stage
             command.name: command.alters(
                 make_stage(Path(place, command.name), encrypted=command.encrypted)
             )
-            for command in READY
+            for command in COMMANDS
         }
 
 
@@ -103,7 +103,7 @@ def calls_of(command: Command, stage: Stage, fault: Fault) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-@pytest.mark.parametrize("command", READY, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_every_call(command: Command, name: str, stages: dict[str, Stage]) -> None:
     fault = FAULTS[name]
     with (
@@ -124,7 +124,7 @@ def test_every_call(command: Command, name: str, stages: dict[str, Stage]) -> No
         assert False in found or not IS_SOAK or command.judge.__name__ == "judge"
 
 
-@pytest.mark.parametrize("command", READY, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_half_of_every_call(command: Command, stages: dict[str, Stage]) -> None:
     """Row E4: a write or read that does less than it was asked for loses nothing."""
     with (
@@ -154,7 +154,7 @@ def test_half_a_write_would_be_noticed(
     monkeypatch.setattr(
         local, "write_all", lambda fd, data, calls: calls.write(fd, memoryview(data))
     )
-    command = next(each for each in READY if each.name == "snapshot")
+    command = next(each for each in COMMANDS if each.name == "snapshot")
     with (
         control("E4", "what write() returns is ignored") as row,
         copies(stages["snapshot"]) as copy,
@@ -188,7 +188,7 @@ def test_a_commit_that_comes_too_early_would_be_noticed(
         return snapshot_id
 
     monkeypatch.setattr(ObjectWriter, "commit", early)
-    command = next(each for each in READY if each.name == "snapshot")
+    command = next(each for each in COMMANDS if each.name == "snapshot")
     fault = FAULTS["death"]
     with control("K1", "the snapshot before its packs") as row, copies(stages["snapshot"]) as copy:
         steps = calls_of(command, copy(), fault)
@@ -225,7 +225,7 @@ def test_an_error_taken_for_a_warning_would_be_noticed(
     monkeypatch.setattr(
         Index, "present", lambda self, ids: present(self, ids) if len(ids) > 1 else [True]
     )
-    command = next(each for each in READY if each.name == "snapshot")
+    command = next(each for each in COMMANDS if each.name == "snapshot")
     fault = FAULTS["ENOSPC once"]
     with control("E1", "a storage error as a warning") as row, copies(stages["snapshot"]) as copy:
         for at in range(len(calls_of(command, copy(), fault))):

@@ -113,7 +113,7 @@ def take_snapshots(
                     (source / "shared").write_bytes(Random(seed).randbytes(50_000))
                     result = repository.snapshot([source])
                     os.write(acknowledged, b"%d %s\n" % (number, result.snapshot_id.encode()))
-                if hasattr(repository, "prune") and chance.random() < 0.3:
+                if chance.random() < 0.3:
                     repository.prune()
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from packstone.cli import passphrase, render
+from packstone.cli import passphrase, render, values
 from packstone.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Session:
     """What the global options of one run say; `threads` None means all processors."""
 
-    __slots__ = ("_told", "json", "quiet", "repository", "threads", "verbose")
+    __slots__ = ("_told", "json", "lock_timeout", "quiet", "repository", "threads", "verbose")
 
     def __init__(self) -> None:
         self.repository: str | None = None
@@ -34,6 +34,7 @@ class Session:
         self.quiet = False
         self.verbose = 0
         self.threads: int | None = None
+        self.lock_timeout = 0.0
         self._told: set[str] = set()
 
     def location(self) -> str:
@@ -53,7 +54,11 @@ class Session:
         import packstone
 
         with packstone.open(
-            self.location(), passphrase=passphrase.for_open(), threads=self.threads
+            self.location(),
+            passphrase=passphrase.for_open(),
+            threads=self.threads,
+            lock_timeout=self.lock_timeout,
+            waiting=lambda text: render.message(render.visible(text)),
         ) as repository:
             try:
                 yield repository
@@ -130,6 +135,15 @@ def global_options(command: Command) -> Command:
             is_eager=True,
             callback=_store,
             help="Worker threads (default: the processors available).",
+        ),
+        click.option(
+            "--lock-timeout",
+            type=values.seconds,
+            metavar="TIME",
+            expose_value=False,
+            is_eager=True,
+            callback=_store,
+            help="Wait so long for others to give the lock back: 30s, 5m (default: not at all).",
         ),
     ]
     for option in reversed(options):

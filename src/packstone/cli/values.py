@@ -16,6 +16,8 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
+_SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd]?)", re.IGNORECASE | re.ASCII)
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%", re.ASCII)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
@@ -38,6 +40,14 @@ def size(text: str) -> int:
     return int(whole) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
 
 
+def seconds(text: str) -> float:
+    """Return seconds for `90`, `30s`, `5m`, `2h` or `1d`; raise BadParameter otherwise."""
+    match = _SECONDS.fullmatch(text.strip())
+    if not match:
+        raise click.BadParameter(f"{text!r} is not a span of time such as 30s, 5m or 2h.")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[match[2].lower()]
+
+
 def time_ns(text: str) -> int:
     """Return Unix time in ns for RFC 3339, or `2026-11-22 14:30` in local time."""
     import datetime
@@ -54,11 +64,33 @@ def time_ns(text: str) -> int:
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
 
 
+def share(text: str) -> float:
+    """Return 0 to 1 for `5%` or `0%` to `100%`; raise BadParameter otherwise."""
+    match = _SHARE.fullmatch(text.strip())
+    if not match or float(match[1]) > 100:
+        raise click.BadParameter(f"{text!r} is not a share such as 5%.")
+    return float(match[1]) / 100
+
+
+def subset(text: str) -> str | int:
+    """Return bytes for a size; what may be `5%` or `1/7` is returned as it is."""
+    return text if re.search("[%/]", text) else size(text)
+
+
 def name(text: str) -> bytes:
     """Return a file name or path as the bytes that the shell gave; never empty."""
     if not text:
         raise click.BadParameter("an empty name names nothing.")
     return os.fsencode(text)
+
+
+def count(text: str) -> int:
+    """Return a count, or -1 for `all`; raise BadParameter otherwise."""
+    if text in ("all", "-1", "unlimited"):
+        return -1
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise click.BadParameter(f"{text!r} is neither a count nor 'all'.")
+    return int(text)
 
 
 def split_place(text: str) -> tuple[str, bytes]:
@@ -73,6 +105,20 @@ def narrowing_options(command: Command) -> Command:
         click.option("--host", metavar="H", help="Only snapshots of this host."),
         click.option("--path", type=name, metavar="P", help="Only snapshots of this source path."),
         click.option("--tag", metavar="T", help="Only snapshots with this tag."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def filter_options(command: Command) -> Command:
+    """Add --host, --path… and --tag…, which say which snapshots are looked at."""
+    options = [
+        click.option("--host", metavar="H", help="Only those of this host."),
+        click.option(
+            "--path", "paths", multiple=True, type=name, metavar="P", help="Only with this path."
+        ),
+        click.option("--tag", "tags", multiple=True, metavar="T", help="Only with this tag."),
     ]
     for option in reversed(options):
         command = option(command)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from packstone.codec.delta import DELTA_CODECS
-from packstone.repository.reachable import mark_trees
+from packstone.operations.prune_plan import measure
+from packstone.repository.marks import Marker
 from packstone.repository.repository import ObjectRepository
 
 
@@ -16,8 +17,8 @@ from packstone.repository.repository import ObjectRepository
 class Stats:
     """Counts, and sizes in bytes.
 
-    `bytes_objects` are those of all objects before compression. A record counts as live if any
-    of its objects is reached from a snapshot; `bytes_unused` is what all packs take beyond that.
+    `bytes_objects` are those of all objects before compression. `bytes_unused` is what nobody
+    needs: packs without any object that a snapshot reaches, and such objects in other packs.
     """
 
     snapshots: int = 0
@@ -37,22 +38,21 @@ def collect_stats(repository: ObjectRepository) -> Stats:
     """Return what there is; raises Damaged, ObjectMissing where a tree cannot be read."""
     rows = repository.snapshots()
     index = repository.index
-    marks = mark_trees(index, repository.reader.get, [row.snapshot.tree for row in rows])
+    marker = Marker(index, repository.reader.get)
+    marker.add(row.snapshot.tree for row in rows)
     stats = Stats(snapshots=len(rows))
-    for pack_id, size, records in index.records():
+    for use in measure(repository, marker.marks):
         stats.packs += 1
-        stats.bytes_packs += size
-        live = 0
-        for record, (stored_size, raw_size, codec) in enumerate(records):
+        stats.bytes_packs += use.size
+        stats.bytes_unused += use.unused
+        stats.objects += use.objects
+    stats.bytes_live = stats.bytes_packs - stats.bytes_unused
+    for _pack_id, _size, records in index.records():
+        for stored_size, raw_size, codec in records:
             stats.bytes_objects += raw_size
-            if marks.has(pack_id, record):
-                live += stored_size
             if codec in DELTA_CODECS:
                 stats.chunks_delta += 1
                 stats.bytes_delta += raw_size
                 stats.bytes_delta_stored += stored_size
-        stats.bytes_live += live
-        stats.bytes_unused += size - live
-    stats.objects = index.count_places(set(index.packs.values()))
     stats.bytes_index = index.size()
     return stats

@@ -119,6 +119,20 @@ def iter_range(get: Get, entry: Entry, start: int) -> Iterator[tuple[int, bytes,
         position += size
 
 
+def list_chunks(entry: Entry) -> tuple[int, bytes]:
+    """Return (level, ids) that a file's entry names itself; above level 0 they are of pages.
+
+    Raises Damaged when the list is unsound.
+    """
+    content = entry.content
+    if isinstance(content, bytes):
+        return 0, content
+    if not isinstance(content, list) or len(content) != 3:
+        raise Damaged(f"entry {entry.name!r} has no sound list of chunks")
+    _check_rows(*content)
+    return content[0], content[1]
+
+
 def list_pages(content: Any) -> list[bytes]:
     """Return the ids of the chunk-list pages that an entry's content names itself."""
     if isinstance(content, list) and len(content) == 3 and content[0]:

@@ -7,6 +7,7 @@ there. Deleting it loses nothing (docs/format.md §1).
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections import OrderedDict
@@ -17,6 +18,12 @@ from typing import Any
 
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
+from packstone.repository.agreement import (
+    count_misplaced,
+    count_objects,
+    differing_records,
+    parts,
+)
 from packstone.repository.cuts import (
     BASES,
     CUT_KEY,
@@ -48,7 +55,7 @@ from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
 from packstone.storage.base import Storage
 
-VERSION = b"packstone index 3"
+VERSION = b"packstone index 4"
 # Objects per transaction: smaller ones multiply the bytes written. In a large tree each object
 # dirties a page of its own, of which memory must hold as many.
 BATCH, LARGE_BATCH = 100_000, 25_000
@@ -145,7 +152,7 @@ class Index:
             numbers: dict[int, str] = {}
             sizes: dict[int, int] = {}
             for pack_id, value in transaction.cursor(db=databases[NUMBERS]):
-                number, size, _kind, _salt = PACK.unpack(value)
+                number, size, _kind, _count, _salt = PACK.unpack(value)
                 numbers[number] = bytes(pack_id).hex()
                 sizes[number] = size
             with self._rows_lock:
@@ -362,39 +369,65 @@ class Index:
         return found
 
     def find(self, object_id: bytes) -> list[Place]:
-        """Return every place of an object, least depth first; empty when there is none."""
+        """Return every place of an object, the newest of least depth first; may be empty."""
         with self._reading() as transaction:
-            value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
-            places: list[Place] = []
-            for number, record, inner, size in PLACE.iter_unpack(value):
-                row = self._row(transaction, number, record)
-                pack_id = self._numbers.get(number)  # another thread may just have followed
-                if row is not None and pack_id is not None:
-                    places.append(Place(pack_id, record, *row, inner, size))
+            places = self._every(transaction, object_id)
         if len(places) > 1:
+            places.reverse()  # the newest first, like find_many
             places.sort(key=lambda place: place.depth)
         return places
 
-    def find_many(self, ids: Sequence[bytes]) -> list[Place | None]:
-        """Return one place for each id, of least depth, None where there is none."""
-        found: list[Place | None] = []
+    def find_all(self, ids: Sequence[bytes]) -> list[list[Place]]:
+        """Return every place of each id, in no order."""
+        found: list[list[Place]] = []
         for part in _parts(ids):
             with self._reading() as transaction:
-                found += [self._best(transaction, object_id) for object_id in part]
+                found += [self._every(transaction, object_id) for object_id in part]
             self._view.looked_up(len(part))
         return found
 
-    def _best(self, transaction: Any, object_id: bytes) -> Place | None:
-        value = transaction.get(object_id, db=self._view.databases[OBJECTS])
-        best: Place | None = None
-        if value is not None:
-            for number, record, inner, size in PLACE.iter_unpack(value):
-                row = self._row(transaction, number, record)
-                if row is not None and (best is None or row[4] < best.depth):
-                    pack_id = self._numbers.get(number)
-                    if pack_id is not None:
-                        best = Place(pack_id, record, *row, inner, size)
-        return best
+    def _every(self, transaction: Any, object_id: bytes) -> list[Place]:
+        value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
+        places: list[Place] = []
+        for number, record, inner, size, at in PLACE.iter_unpack(value):
+            row = self._row(transaction, number, record)
+            pack_id = self._numbers.get(number)  # another thread may just have followed
+            if row is not None and pack_id is not None:
+                places.append(Place(pack_id, record, *row, inner, size, at))
+        return places
+
+    def find_many(self, ids: Sequence[bytes]) -> list[Place | None]:
+        """Return one place for each id, the newest of least depth, None where there is none."""
+        found: list[Place | None] = []
+        for part in _parts(ids):
+            with self._reading() as transaction:
+                found += self._best(transaction, part)
+            self._view.looked_up(len(part))
+        return found
+
+    def _best(self, transaction: Any, ids: Sequence[bytes]) -> Iterator[Place | None]:
+        """Yield the place of least depth of each id; a pack's rows are fetched once for many."""
+        objects = self._view.databases[OBJECTS]
+        get = transaction.get
+        rows_of: dict[int, bytes | None] = {}
+        for object_id in ids:
+            best: Place | None = None
+            for number, record, inner, size, at in PLACE.iter_unpack(
+                get(object_id, b"", db=objects)
+            ):
+                if number not in rows_of:
+                    if len(rows_of) == _CACHED_PACKS:
+                        rows_of.clear()
+                    rows_of[number] = self._rows_of(transaction, number)
+                rows = rows_of[number]
+                row = None if rows is None else record_of(rows, record)
+                pack_id = self._numbers.get(number)  # another thread may just have followed
+                if row is None or pack_id is None:
+                    continue
+                # The newest of equal depth: what a prune wrote, not what it will sweep.
+                if best is None or row[4] <= best.depth:
+                    best = Place(pack_id, record, *row, inner, size, at)
+            yield best
 
     def _row(
         self, transaction: Any, number: int, record: int
@@ -422,6 +455,23 @@ class Index:
                 self._rows.popitem(last=False)
         return rows
 
+    def count_differing(self, pack: Pack) -> int:
+        """Return how many objects of a pack the view has otherwise than the footer says."""
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack.id), db=databases[NUMBERS])
+            number = 0 if value is None else PACK.unpack(value)[0]
+            rows = self._rows_of(transaction, number)
+            if rows is None or bytes(value) != pack_value(number, pack):
+                return count_objects(pack)
+            differing = differing_records(transaction, databases, number, rows, pack)
+        count = 0
+        for part in parts(number, pack):
+            with self._reading() as transaction:
+                count += count_misplaced(transaction, databases, part, differing)
+            self._view.looked_up(len(part))
+        return count
+
     # -- chunks by their cuts ---------------------------------------------------------------
 
     @contextmanager
@@ -436,7 +486,7 @@ class Index:
             def find(chunk_id: bytes) -> Cut | None:
                 value = transaction.get(chunk_id, db=self._view.databases[OBJECTS])
                 best: Cut | None = None
-                for number, record, _inner, _size in PLACE.iter_unpack(value or b""):
+                for number, record, *_ in PLACE.iter_unpack(value or b""):
                     found = chunk(number, record)
                     if found is not None and (best is None or found.depth < best.depth):
                         best = found
@@ -460,7 +510,7 @@ class Index:
             value = transaction.get(bytes.fromhex(pack_id), db=self._view.databases[NUMBERS])
             if value is None:
                 raise ObjectMissing(f"pack {pack_id[:12]}… is not there any more")
-            _number, _size, kind, salt = PACK.unpack(value)
+            _number, _size, kind, _count, salt = PACK.unpack(value)
             return kind, salt
 
     def records(self) -> Iterator[tuple[str, int, list[tuple[int, int, int]]]]:
@@ -471,6 +521,15 @@ class Index:
                 size = self._pack_sizes.get(number, 0)
             if rows is not None:
                 yield pack_id, size, record_sizes(rows)
+
+    def counts(self) -> list[tuple[str, int, int, int]]:
+        """Return each pack's id, size in bytes, kind and number of objects."""
+        with self._reading() as transaction:
+            found: list[tuple[str, int, int, int]] = []
+            for pack_id, value in transaction.cursor(db=self._view.databases[NUMBERS]):
+                _number, size, kind, count, _salt = PACK.unpack(value)
+                found.append((bytes(pack_id).hex(), size, kind, count))
+            return found
 
     def objects(self) -> int:
         """Return the number of ids in the view, those of vanished packs included."""
@@ -488,13 +547,14 @@ class Index:
                 cursor = transaction.cursor(db=self._view.databases[OBJECTS])
                 if not cursor.set_range(start):
                     return count
-                for row, (key, value) in enumerate(cursor):
-                    start = bytes(key)
-                    if row >= RELEASED:
-                        break
-                    count += len(live(bytes(value), numbers)) // PLACE.size
-                else:
+                rows = list(itertools.islice(cursor, RELEASED + 1))
+                places = b"".join(
+                    [value for _key, value in rows[:RELEASED] if not len(value) % PLACE.size]
+                )
+                count += sum([place[0] in numbers for place in PLACE.iter_unpack(places)])
+                if len(rows) <= RELEASED:
                     return count
+                start = bytes(rows[RELEASED][0])
             self._view.looked_up(RELEASED)
 
     def size(self) -> int:

@@ -15,16 +15,21 @@ from packstone.repository.packs import KEYS, OBJECT, Pack, RecordRow
 
 NUMBER = struct.Struct(">I")
 # Apart from the rows of its records, which are long and whose pages are read when needed only.
-PACK = struct.Struct(">IQB32s")  # number, size, kind, salt
+PACK = struct.Struct(">IQBI32s")  # number, size, kind, count of objects, salt
 # offset, stored size, raw size, codec, depth, lineage, start key, end key, id of its one chunk
 ROW = struct.Struct("<QIIBB2xIQQ32s")
-PLACE = struct.Struct("<IIII")  # pack number, record number, offset in the record, size
+_HEAD = struct.Struct("<QIIBB")  # what a row begins with
+# pack number, record number, offset in the record, size, number of the object in its pack
+PLACE = struct.Struct("<IIIII")
 RECORD = struct.Struct(">II")  # pack number, record number: the key of a delta's bases
 _NO_ID = bytes(ID_SIZE)
 
 
 class Place(NamedTuple):
-    """Where an object is: a record of a pack, and a range of the decoded record; bytes."""
+    """Where an object is: a record of a pack, and a range of the decoded record; bytes.
+
+    `number` counts the objects of the pack in the order of its footer.
+    """
 
     pack_id: str
     record: int
@@ -35,6 +40,7 @@ class Place(NamedTuple):
     depth: int
     inner_offset: int
     size: int
+    number: int
 
 
 class Cut(NamedTuple):
@@ -52,7 +58,8 @@ class Cut(NamedTuple):
 
 def pack_value(number: int, pack: Pack) -> bytes:
     """Return what the view keeps of a pack under its id."""
-    return PACK.pack(number, pack.size, pack.kind, pack.salt)
+    count = sum(len(row.objects) for row in pack.rows) // OBJECT.size
+    return PACK.pack(number, pack.size, pack.kind, count, pack.salt)
 
 
 def record_rows(pack: Pack) -> bytes:
@@ -79,7 +86,7 @@ def record_of(rows: bytes, record: int) -> tuple[int, int, int, int, int] | None
     start = record * ROW.size
     if start + ROW.size > len(rows):
         return None
-    return ROW.unpack_from(rows, start)[:5]
+    return _HEAD.unpack_from(rows, start)
 
 
 def record_sizes(rows: bytes) -> list[tuple[int, int, int]]:
@@ -101,11 +108,13 @@ def cut_of(rows: bytes, number: int, record: int) -> Cut | None:
 def places_of(number: int, rows: Iterable[RecordRow]) -> Iterator[tuple[bytes, bytes]]:
     """Yield (id, place) of every object of a pack."""
     pack_place = PLACE.pack
+    at = 0
     for record, row in enumerate(rows):
         inner = 0
         for object_id, size, _type in row.object_rows():
-            yield object_id, pack_place(number, record, inner, size)
+            yield object_id, pack_place(number, record, inner, size, at)
             inner += size
+            at += 1
 
 
 def split_places(value: bytes) -> list[bytes]:

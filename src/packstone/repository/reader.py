@@ -73,6 +73,14 @@ class ObjectReader:
                     hint="Run: packstone check",
                 )
 
+    def get_at(self, kind: ObjectType, object_id: bytes, place: Place) -> bytes:
+        """Return an object's bytes from this very place; raises Damaged, ObjectMissing."""
+        payload = self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
+        raw = memoryview(self.decode(place, payload))
+        data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
+        self.verify(kind, object_id, data, place)
+        return data
+
     def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
         """Raise Damaged unless `data` hashes to `object_id`."""
         found = self._hasher.id(kind, data)
@@ -134,6 +142,12 @@ class ObjectReader:
                 while self._cache_size > _CACHE_SIZE and len(self._cache) > 1:
                     self._cache_size -= len(self._cache.popitem(last=False)[1])
         return raw
+
+    def forget(self) -> None:
+        """Drop decoded records, so that whoever doubts what was read reads it again."""
+        with self._lock:
+            self._cache.clear()
+            self._cache_size = 0
 
     def decode(self, place: Place, payload: Buffer) -> Buffer:
         """Return the raw bytes of a record; raises Damaged with its place."""

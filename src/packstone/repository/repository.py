@@ -30,9 +30,10 @@ from packstone.repository.known import (
     remember_index,
 )
 from packstone.repository.layout import Config, State
-from packstone.repository.locks import Lock
+from packstone.repository.locks import Lock, Waiting
 from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
+from packstone.repository.sweep import Sweep, read_newest_state
 from packstone.repository.writer import ObjectWriter
 from packstone.storage.base import local_path
 from packstone.storage.local import LocalStorage
@@ -53,13 +54,14 @@ class ObjectRepository:
         *,
         passphrase: Passphrase = None,
         index_dir: str | None = None,
+        waiting: Waiting | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.warnings: list[str] = []
         self.storage = LocalStorage(local_path(location))
         found = layout.read_config(self.storage, self.warnings.append)
         self.repository_id, self.encrypted, self.config = found
-        self.lock = Lock(self.storage, exclusive=False)
+        self.lock = Lock(self.storage, exclusive=False, waiting=waiting)
         self.secrets: Secrets | None = None
         self.slot_id = ""  # of the key slot that opened
         self.sealer = Sealer(self.repository_id)
@@ -80,7 +82,7 @@ class ObjectRepository:
         except BaseException:
             self.lock.release()
             raise
-        self._random = random
+        self.random = random
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -155,6 +157,7 @@ class ObjectRepository:
     def writer(self, *, level: int | None = None, dry_run: bool = False) -> ObjectWriter:
         """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
         layout.check_features(self.storage, self.sealer, writing=True)
+        generation = self.generation() if dry_run else self.end_cut_off_sweep()
         self.index.refresh(self.storage)  # what others have stored since is not stored again
         return ObjectWriter(
             self.storage,
@@ -164,9 +167,31 @@ class ObjectRepository:
             self.reader,
             level=level or self.config.level,
             pack_size=self.config.pack_size,
-            random=self._random,
+            generation=generation,
+            random=self.random,
             dry_run=dry_run,
         )
+
+    def generation(self) -> bytes:
+        """Return the generation; raises Damaged when the state is older than one seen before."""
+        return read_newest_state(self.storage, self.sealer).generation
+
+    def end_cut_off_sweep(self) -> bytes:
+        """End a sweep that was cut off, if there is one; return the generation.
+
+        What it meant to delete is forgotten. Raises RepositoryLocked while others work.
+        """
+        state = read_newest_state(self.storage, self.sealer)
+        if state.sweep is None:
+            return state.generation
+        with self.sweep() as sweep:
+            self.warnings.append("a sweep was cut off before; it is ended now")
+        return sweep.generation
+
+    def sweep(self) -> Sweep:
+        """Exchange the shared lock for the exclusive one, to delete packs; a context manager."""
+        layout.check_features(self.storage, self.sealer, writing=True)
+        return Sweep(self.storage, self.sealer, self.index, self.lock, self.random)
 
     def snapshots(self) -> list[SnapshotRow]:
         """Return all readable snapshots, oldest first; damaged ones become warnings."""
@@ -175,6 +200,10 @@ class ObjectRepository:
             self._reader.may_refresh = True
         self.warnings.extend(error.message for error in damaged)
         return rows
+
+    def release_lock(self) -> None:
+        """Give the lock back and go on reading: packs may vanish from now on."""
+        self.lock.release()
 
     def close(self) -> None:
         """Release the lock and the view."""

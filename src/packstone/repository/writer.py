@@ -22,10 +22,8 @@ from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageE
 from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
 from packstone.repository.bases import NONE, Base, Candidates
 from packstone.repository.index import Index
-from packstone.repository.known import follow_serial
 from packstone.repository.layout import (
     DELTA_FEATURE,
-    STATE,
     read_state,
     snapshot_name,
     write_feature,
@@ -40,6 +38,7 @@ from packstone.repository.packs import (
     Lineage,
     Pack,
     PackWriter,
+    RecordRow,
 )
 from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import encode_snapshot
@@ -78,6 +77,7 @@ class ObjectWriter:
         *,
         level: int,
         pack_size: int,
+        generation: bytes,
         random: Callable[[int], bytes],
         dry_run: bool = False,
     ) -> None:
@@ -102,17 +102,7 @@ class ObjectWriter:
         self._closing: list[PackWriter] = []  # full, but for records that others verify
         self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
-        state = read_state(storage, sealer)
-        seen = follow_serial(storage, sealer.repository_id, state.serial)
-        if seen > state.serial:
-            raise Damaged(
-                f"state is older than one that was here before: number {state.serial}, seen {seen}",
-                name=STATE,
-                expected=str(seen),
-                found=str(state.serial),
-                hint="Somebody put an old copy in its place. Nothing was changed",
-            )
-        self.generation = state.generation
+        self.generation = generation
         self._forgotten = index.forgotten()
         self.chunks_new = 0
         self.chunks_delta = 0
@@ -120,6 +110,7 @@ class ObjectWriter:
         self.bytes_delta_stored = 0  # what they take without their footer rows
         self.bytes_added = 0
         self.bytes_stored = 0
+        self.packs_written: list[str] = []  # ids of those that are durable
 
     # -- adding -----------------------------------------------------------------------------
 
@@ -173,6 +164,31 @@ class ObjectWriter:
             return
         row = OBJECT.pack(chunk_id, len(data), ObjectType.CHUNK)
         self._store(DATA, data, [small], row, KEYS.pack(*keys), bases)
+
+    def copy(self, pack_kind: int, row: RecordRow, payload: Buffer) -> None:
+        """Store the one object of a record again as it is, encoded; bases and depth stay.
+
+        The caller has decoded and hashed `payload`: what will be stored must open to it.
+        """
+        lineage = Lineage(row.bases, row.depth, row.lineage)
+        record = _Record(row.codec, payload, row.raw_size, lineage, ())
+        if row.codec in DELTA_CODECS:
+            self._announce_deltas()
+
+        def same(found: Buffer) -> None:
+            if found != payload:
+                raise Damaged(
+                    "a record does not open to what was sealed",
+                    hint="Nothing was changed. This points at memory or processor: test them",
+                )
+
+        try:
+            self._add(pack_kind, record, row.objects, row.keys, same)
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
+        with self._lock:
+            self.bytes_added += row.raw_size
 
     def put_small(self, kind: int, objects: Sequence[Small]) -> None:
         """Store reserved small objects; they wait until a run is full."""
@@ -228,7 +244,7 @@ class ObjectWriter:
         if self._dry_run:
             self._verify(record, payload, objects)
         else:
-            self._add(kind, record, objects, rows, keys)
+            self._add(kind, record, rows, keys, lambda found: self._verify(record, found, objects))
         with self._lock:
             self.bytes_added += len(raw)
             if kind == DATA:
@@ -281,7 +297,12 @@ class ObjectWriter:
                 self._announced = True
 
     def _add(
-        self, kind: int, record: _Record, objects: Sequence[Small], rows: bytes, keys: bytes
+        self,
+        kind: int,
+        record: _Record,
+        rows: bytes,
+        keys: bytes,
+        verify: Callable[[Buffer], None],
     ) -> None:
         """Hand a record to the open pack and verify the very bytes that the pack will store.
 
@@ -306,7 +327,7 @@ class ObjectWriter:
             opened = pack.seal.open(number, raw_size, codec, stored)
         except Damaged as error:
             raise _spoilt(f"does not open to what was sealed: {error.message}") from error
-        self._verify(record, opened, objects)
+        verify(opened)
         with self._pack_lock:
             pack.verified_count += 1
             if pack in self._closing and pack.verified_count == len(pack.rows):
@@ -360,6 +381,7 @@ class ObjectWriter:
             raise
         with self._lock:
             self.bytes_stored += pack.size
+            self.packs_written.append(pack.id)
         self._forget_known(self._index.add(pack))
 
     def _forget_known(self, packs: Iterable[Pack]) -> None:

@@ -139,6 +139,18 @@ class ObservedStorage(Storage):
             raise
         return ObservedSpool(spool, self._observer)
 
+    def drop_cached(self, name: str) -> bool:
+        """Let the next read of a name come from the medium; return whether that was asked for."""
+        return self.inner.drop_cached(name)
+
+    def disk_position(self, name: str) -> int:
+        """Return what orders names as they lie on the medium; 0 if that is not known."""
+        return self.inner.disk_position(name)
+
+    def free(self) -> int | None:
+        """Return the bytes that fit in it still, None where that cannot be told."""
+        return self.inner.free()
+
     def close(self) -> None:
         """Release what is held."""
         self.inner.close()

@@ -87,11 +87,11 @@ def test_cuts(found: list[RecordRow]) -> None:
 def test_places(found: list[RecordRow], number: int) -> None:
     """Objects of a record stand one behind the other."""
     filed = list(places_of(number, found))
-    expected = []
+    expected: list[tuple[bytes, tuple[int, ...]]] = []
     for record, row in enumerate(found):
         inner = 0
         for object_id, size, _type in row.object_rows():
-            expected.append((object_id, (number, record, inner, size)))
+            expected.append((object_id, (number, record, inner, size, len(expected))))
             inner += size
     assert [(object_id, PLACE.unpack(place)) for object_id, place in filed] == expected
 
@@ -99,7 +99,7 @@ def test_places(found: list[RecordRow], number: int) -> None:
 @given(numbers=st.lists(st.integers(0, 300), max_size=10), alive=st.sets(st.integers(0, 300)))
 def test_what_is_alive(numbers: list[int], alive: set[int]) -> None:
     """Numbers are compared whole: 256 is not 1, and a record's number is no pack's."""
-    value = b"".join(PLACE.pack(number, 1, 2, 256) for number in numbers)
+    value = b"".join(PLACE.pack(number, 1, 2, 256, 3) for number in numbers)
     left = [PLACE.unpack(place)[0] for place in split_places(live(value, alive))]
     assert left == [number for number in numbers if number in alive]
     assert b"".join(split_places(value)) == value
@@ -107,8 +107,8 @@ def test_what_is_alive(numbers: list[int], alive: set[int]) -> None:
 
 def test_a_pack() -> None:
     pack = make_pack(MemoryStorage(), [[1, 2], [3]], 5)
-    number, size, kind, salt = PACK.unpack(pack_value(9, pack))
-    assert (number, size, kind, salt) == (9, pack.size, pack.kind, pack.salt)
+    number, size, kind, count, salt = PACK.unpack(pack_value(9, pack))
+    assert (number, size, kind, count, salt) == (9, pack.size, pack.kind, 3, pack.salt)
     assert pack_value(9, pack)[: NUMBER.size] == NUMBER.pack(9)
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packstone.repository.marks import Marks
 from packstone.repository.places import Place
-from packstone.repository.reachable import MOST_STEPS, Marks, Reached, with_bases
+from packstone.repository.reachable import MOST_STEPS, Reached, with_bases
 
 
 def name(number: int) -> bytes:
@@ -26,7 +27,7 @@ class View:
 
     def add(self, number: int, depth: int = 0, bases: Sequence[int] = ()) -> None:
         """File a chunk, in a pack of its own."""
-        place = Place(f"{number:064x}", 0, 0, 10, 10, 0, depth, 0, 10)
+        place = Place(f"{number:064x}", 0, 0, 10, 10, 0, depth, 0, 10, 0)
         self.places[name(number)] = place
         self.below[place.pack_id, 0] = [name(base) for base in bases]
 
@@ -191,7 +192,7 @@ def test_many_on_one() -> None:
 def test_marks(marked: list[tuple[str, int]]) -> None:
     marks = Marks()
     for pack, record in marked:
-        marks.mark(Place(pack, record, 0, 0, 0, 0, 0, 0, 0))
+        marks.mark(Place(pack, record, 0, 0, 0, 0, 0, 0, 0, record))
     for pack in ("a", "b", "c"):
         for record in range(320):
             assert marks.has(pack, record) == ((pack, record) in marked)

@@ -285,7 +285,7 @@ def test_a_damaged_pack_is_no_reason_to_rebuild(
 
 
 def place(offset: int, size: int) -> Place:
-    return Place("a" * 64, offset, offset, size, size, 0, 0, 0, size)
+    return Place("a" * 64, offset, offset, size, size, 0, 0, 0, size, 0)
 
 
 def test_ranges_are_worth_one_read(repository: ObjectRepository) -> None:

@@ -35,7 +35,7 @@ from packstone.errors import (
 )
 from packstone.model import Buffer, Snapshot
 from packstone.repository.index import Index
-from packstone.repository.layout import list_ids
+from packstone.repository.layout import list_ids, read_state
 from packstone.repository.snapshots import read_snapshot
 from packstone.repository.writer import ObjectWriter
 
@@ -59,6 +59,7 @@ def begin(storage: Recording, index: Index) -> Callable[..., ObjectWriter]:
 
     def begin_it(**options: Any) -> ObjectWriter:
         options = {"level": 3, "pack_size": 1 << 20, "random": rng.randbytes} | options
+        options.setdefault("generation", read_state(storage, OURS).generation)
         return ObjectWriter(storage, index, HASHER, OURS, reader_of(storage, index), **options)
 
     return begin_it
@@ -233,6 +234,7 @@ def test_a_snapshot_that_may_not_be_durable_is_withdrawn(tmp_path: Path) -> None
         reader_of(storage, index),
         level=3,
         pack_size=1 << 20,
+        generation=read_state(storage, OURS).generation,
         random=Random(0).randbytes,
     )
     with pytest.raises(StorageUnavailable):

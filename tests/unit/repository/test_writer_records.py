@@ -29,7 +29,7 @@ from packstone.errors import Damaged, PackstoneError, StorageFull
 from packstone.model import Buffer, ObjectType
 from packstone.repository import writer as writer_module
 from packstone.repository.index import Index
-from packstone.repository.layout import list_ids
+from packstone.repository.layout import list_ids, read_state
 from packstone.repository.packs import read_pack
 from packstone.repository.snapshots import list_snapshots
 from packstone.repository.writer import ObjectWriter
@@ -54,6 +54,7 @@ def begin(storage: Recording, index: Index) -> Callable[..., ObjectWriter]:
 
     def begin_it(**options: Any) -> ObjectWriter:
         options = {"level": 3, "pack_size": 1 << 20, "random": rng.randbytes} | options
+        options.setdefault("generation", read_state(storage, OURS).generation)
         return ObjectWriter(storage, index, HASHER, OURS, reader_of(storage, index), **options)
 
     return begin_it
@@ -157,6 +158,7 @@ def test_each_object_is_stored_once(
             reader_of(storage, index),
             level=1,
             pack_size=1 << 20,
+            generation=read_state(storage, OURS).generation,
             random=Random(5).randbytes,
         )
         with ThreadPoolExecutor(threads) as pool:

@@ -17,7 +17,7 @@ from packstone.codec.encryption import Sealer, padme
 from packstone.errors import Damaged, StorageError
 from packstone.model import MIB, Buffer, ObjectType
 from packstone.repository.index import Index
-from packstone.repository.layout import State, encode_state, list_ids
+from packstone.repository.layout import State, encode_state, list_ids, read_state
 from packstone.repository.packs import Pack, RecordRow, read_pack
 from packstone.repository.writer import ObjectWriter
 
@@ -43,6 +43,7 @@ def begin(storage: Recording, tmp_path: Path) -> Iterator[Callable[..., ObjectWr
             reader_of(storage, index, sealer),
             level=1,
             pack_size=pack_size,
+            generation=read_state(storage, sealer).generation,
             random=rng.randbytes,
         )
 

@@ -1,0 +1,118 @@
+"""Delete packs under the exclusive lock: generation, marker, deletion, in this order.
+
+Implements the sweep of docs/format.md §7. Invariants: a new generation and the marker are durable
+before the first pack goes, so no writer that began before can commit what it thinks is there; a
+sweep that was cut off is ended by the next writer, and what it meant to delete is forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection
+from types import TracebackType
+
+from packstone.codec.encryption import Sealer
+from packstone.errors import Damaged, StorageError
+from packstone.repository.index import Index
+from packstone.repository.known import follow_serial
+from packstone.repository.layout import STATE, State, encode_state, pack_name, read_state
+from packstone.repository.locks import Lock
+from packstone.storage.local import LocalStorage
+
+
+def read_newest_state(storage: LocalStorage, sealer: Sealer) -> State:
+    """Return the state; raises Damaged when it is older than one that was seen here before."""
+    state = read_state(storage, sealer)
+    seen = follow_serial(storage, sealer.repository_id, state.serial)
+    if seen > state.serial:
+        raise Damaged(
+            f"state is older than one that was here before: number {state.serial}, seen {seen}",
+            name=STATE,
+            expected=str(seen),
+            found=str(state.serial),
+            hint="Somebody put an old copy in its place. Nothing was changed",
+        )
+    return state
+
+
+class Sweep:
+    """The exclusive lock, and what is deleted under it; a context manager.
+
+    Entering it raises RepositoryLocked while anyone else works with the repository. Others may
+    have added snapshots, or swept, since the shared lock was exchanged: look again inside.
+    """
+
+    def __init__(
+        self,
+        storage: LocalStorage,
+        sealer: Sealer,
+        index: Index,
+        lock: Lock,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._storage = storage
+        self._sealer = sealer
+        self._index = index
+        self._lock = lock
+        self._random = random
+        self._begun = False
+        self._found = False  # a marker
+        self.generation = b""
+
+    def __enter__(self) -> Sweep:
+        self._lock.upgrade()
+        try:
+            state = read_newest_state(self._storage, self._sealer)
+            self.generation, self._serial = state.generation, state.serial
+            self._begun = self._found = state.sweep is not None
+            self._clear_temporary()
+        except BaseException:
+            self._lock.downgrade()
+            raise
+        return self
+
+    def delete(self, pack_ids: Collection[str]) -> None:
+        """Delete packs; the caller has proved under this very lock that nobody needs them."""
+        if not pack_ids:
+            return
+        self._write(marker=self._random(16))
+        self._begun, self._found = True, False
+        for pack_id in sorted(pack_ids):
+            self._storage.delete(pack_name(pack_id))
+
+    def _write(self, marker: bytes | None) -> None:
+        if marker is not None:
+            self.generation = self._random(16)
+        self._serial += 1
+        state = State(generation=self.generation, sweep=marker, serial=self._serial)
+        self._storage.put(STATE, encode_state(state, self._sealer, self._random(32)))
+        follow_serial(self._storage, self._sealer.repository_id, self._serial)
+
+    def _clear_temporary(self) -> None:
+        """Put away what killed writers left: nobody else writes now."""
+        # Listed first: a listing is complete or an error.
+        for name, _size in list(self._storage.list("tmp")):
+            self._storage.delete(name)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._end()
+        finally:
+            # What was cut off keeps its marker, and the next writer ends it.
+            with contextlib.suppress(StorageError) if error else contextlib.nullcontext():
+                self._lock.downgrade()
+
+    def _end(self) -> None:
+        """Let the view follow, then take the marker away."""
+        if not self._begun:
+            return
+        self._index.refresh(self._storage)
+        if self._found:
+            self.generation = self._random(16)  # of the sweep that was cut off, too
+        self._write(marker=None)
