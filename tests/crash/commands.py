@@ -47,7 +47,8 @@ def change(source: Path, chance: Random, turn: int) -> None:
     """Change a source a bit: it has files of one record, of several, a link, a directory."""
     (source / "below").mkdir(parents=True, exist_ok=True)
     (source / f"file {turn}").write_bytes(chance.randbytes(chance.randrange(1, 5000)))
-    (source / "below" / f"long {turn % 2}").write_bytes(chance.randbytes(40_000))
+    # Replaced each time: of a pack of an older snapshot, some is needed by none, some by others.
+    (source / "below" / "long").write_bytes(chance.randbytes(40_000))
     os.symlink(f"file {turn}", source / f"link {turn}")
 
 
@@ -266,12 +267,18 @@ COMMANDS = [
 ]
 
 
+def forget_serials() -> None:
+    """Let an older `state` be taken for the newest: trials go back in time, disks do not."""
+    shutil.rmtree(Path(os.environ["PACKSTONE_CACHE_DIR"], "serials"), ignore_errors=True)
+
+
 @contextlib.contextmanager
 def copies(original: Stage) -> Iterator[Callable[[], Stage]]:
     """Give a fresh copy of a stage at each call, and remove the one before."""
     location = original.location.with_name("copy")
 
     def make() -> Stage:
+        forget_serials()
         shutil.rmtree(location, ignore_errors=True)
         if original.location.exists():
             shutil.copytree(original.location, location, symlinks=True)

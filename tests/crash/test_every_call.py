@@ -39,7 +39,8 @@ class Fault:
     onwards: bool = False
 
 
-ERRORS = (packstone.StorageError, packstone.Damaged)
+# UsageError: a snapshot that does not read is named in a warning and cannot be found
+ERRORS = (packstone.StorageError, packstone.Damaged, packstone.UsageError)
 FAULTS = {
     "death": Fault("K1", faults.leave),
     "Ctrl-C": Fault("K3", faults.interrupt, (KeyboardInterrupt,)),

@@ -199,7 +199,7 @@ def test_power_cuts(disk: Disk, place: Path) -> None:
             )
             row.trials += 1
         row.note = f", {looked_at:,} acknowledged snapshots"
-        assert looked_at > CUTS
+        assert looked_at > CUTS // 4
 
 
 @pytest.mark.parametrize("what", ["files", "directories"])
