@@ -137,7 +137,7 @@ def take(storage: Recording, index: Index, sealer: Sealer, seed: int) -> None:
     storage.files["state"] = encode_state(State(generation=GENERATIONS[0]), sealer, bytes(32))
     writer = ObjectWriter(
         storage, index, HASHER, sealer, reader_of(storage, index, sealer),
-        level=1, pack_size=1 << 20, random=rng.randbytes,
+        level=1, pack_size=1 << 20, random=rng.randbytes, generation=GENERATIONS[0],
     )  # fmt: skip
     for number in range(6):
         size = rng.choice([50, 3000, 20_000, 70_000])
