@@ -335,7 +335,10 @@ class ObjectWriter:
                 )
             number = len(pack.rows)
             stored = pack.add(payload, raw_size, codec, rows, keys, lineage)
-        opened = pack.seal.open(number, raw_size, codec, stored)
+        try:
+            opened = pack.seal.open(number, raw_size, codec, stored)
+        except Damaged as error:
+            raise _spoilt(f"does not open to what was sealed: {error.message}") from error
         verify(opened)
         with self._pack_lock:
             pack.verified_count += 1
@@ -357,24 +360,26 @@ class ObjectWriter:
 
     def _verify(self, record: _Record, payload: Buffer, objects: Sequence[Small]) -> None:
         """Decode what is about to be written and compare every object with its id."""
-        if record.codec in DELTA_CODECS:
-            decoded: Buffer = self._deltas.decode(
-                record.codec, payload, record.bases, record.raw_size
-            )
-        else:
-            decoded = self._codec.decode(record.codec, payload, record.raw_size)
+        try:
+            if record.codec in DELTA_CODECS:
+                decoded: Buffer = self._deltas.decode(
+                    record.codec, payload, record.bases, record.raw_size
+                )
+            else:
+                decoded = self._codec.decode(record.codec, payload, record.raw_size)
+        except Damaged as error:
+            raise _spoilt(f"does not decode: {error.message}") from error
         raw = memoryview(decoded)
         position = 0
         for object_id, kind, data in objects:
             end = position + len(data)
             found = self._hasher.id(kind, raw[position:end])
             if found != object_id:
-                raise Damaged(
-                    f"an encoded record does not decode to what was encoded: hash "
-                    f"{found.hex()[:12]}…, expected {object_id.hex()[:12]}…",
-                    expected=object_id.hex(),
-                    found=found.hex(),
-                    hint="Nothing was committed. This points at memory or processor: test them",
+                raise _spoilt(
+                    f"does not decode to what was encoded: hash {found.hex()[:12]}…, "
+                    f"expected {object_id.hex()[:12]}…",
+                    object_id.hex(),
+                    found.hex(),
                 )
             position = end
 
@@ -468,3 +473,13 @@ class ObjectWriter:
                 writer.abandon()
             self._packs.clear()
             self._closing.clear()
+
+
+def _spoilt(what: str, expected: str = "", found: str = "") -> Damaged:
+    """Say that something of ours went wrong in memory; a disk had no part in it."""
+    return Damaged(
+        f"an encoded record {what}",
+        expected=expected,
+        found=found,
+        hint="Nothing was committed. This points at memory or processor: test them",
+    )
