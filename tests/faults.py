@@ -24,7 +24,7 @@ Action = Callable[[str], None]
 
 EXIT_CODE = 77  # of a child that a plan has ended
 WRITES = frozenset(
-    {"make_directories", "create", "write", "write_at", "commit", "delete", "index"}
+    {"make_directories", "create", "write", "write_at", "commit", "delete", "move", "keep", "index"}
 )  # what a full disk refuses
 
 
@@ -146,6 +146,14 @@ class FaultyStorage(LocalStorage):
     def delete(self, name: str) -> None:
         with self._plan.around("delete", name.split("/")[0]):
             super().delete(name)
+
+    def move(self, name: str, new_name: str) -> None:
+        with self._plan.around("move", name.split("/")[0]):
+            super().move(name, new_name)
+
+    def keep(self, name: str, new_name: str) -> None:
+        with self._plan.around("keep", name.split("/")[0]):
+            super().keep(name, new_name)
 
     def spool(self) -> LocalSpool:
         return FaultySpool(self, self._plan)

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from packstone.operations.facade import Repository, init, open
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.prune import PruneResult
+    from packstone.operations.repair_index import RepairIndexResult
+    from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
+    from packstone.operations.repair_snapshots import RepairedSnapshot, RepairSnapshotsResult
     from packstone.operations.results import (
         CheckResult,
         Finding,
@@ -74,6 +77,9 @@ _HOMES = {
     "packstone.operations.facade": ("Repository", "init", "open"),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.prune": ("PruneResult",),
+    "packstone.operations.repair_index": ("RepairIndexResult",),
+    "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
+    "packstone.operations.repair_snapshots": ("RepairSnapshotsResult", "RepairedSnapshot"),
     "packstone.operations.results": (
         "CheckResult",
         "Finding",
@@ -88,9 +94,10 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
-    "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
-    "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult",
+    "Argon2", "CheckResult", "CommandFailed", "Damaged", "DamagedPack", "Entry", "Finding",
+    "GenerationChanged", "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem",
+    "Progress", "PruneResult", "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult",
+    "RepairedSnapshot", "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult",
     "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
     "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
     "check_names", "import_key", "init", "open",

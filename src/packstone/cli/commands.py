@@ -28,6 +28,7 @@ COMMANDS = {
     "stats": "stats",
     "prune": "prune",
     "check": "check",
+    "repair": "repair",
     "key": "key",
 }
 
