@@ -122,8 +122,7 @@ def _hit(repository: ObjectRepository, rows: list[SnapshotRow]) -> list[Snapshot
     }
     if lost:
         # The view may be wrong: nothing is given up on its word.
-        repository.index.reset()
-        repository.index.refresh(repository.storage)
+        repository.reader.rebuild()
         rows = [row for row in rows if row.id in lost]
         losses = find_losses(repository, rows)
         lost = {snapshot_id for found in losses for snapshot_id in found.snapshots}

@@ -207,6 +207,13 @@ class ObjectReader:
             at = place.offset - start
             yield place, data[at : at + place.stored_size]
 
+    def rebuild(self) -> None:
+        """Make the view anew from the footers; what it lacks then is not looked for again."""
+        self._index.reset()
+        self._index.refresh(self._storage)
+        with self._lock:
+            self._rebuilt, self.may_refresh = True, False
+
     def _rebuild_if_wrong(self, object_id: bytes) -> bool:
         """Bring the view up to date, or rebuild it where footers contradict it.
 
