@@ -290,7 +290,7 @@ class MemoryStorage(Storage):
     def __init__(self, *folders: str) -> None:
         self.url = "memory"
         self.files: dict[str, bytes] = {}
-        self.folders = {"packs", "packs/00", "snapshots", "features", "keys", *folders}
+        self.folders = {"packs", "packs/00", "snapshots", "features", "keys", "tmp", *folders}
         self._lock = threading.Lock()
 
     def make_directories(self, names: list[str]) -> None:
