@@ -200,7 +200,9 @@ def test_what_was_never_damaged_stays(scene: Scene, tmp_path_factory) -> None:
         files = scene.files | {name: other.files[name]}
         after, result = repaired(scene, files)
         assert after == files
-        assert [(found.outcome, bool(found.reason)) for found in result.damaged] == [("stays", True)]
+        assert [(found.outcome, bool(found.reason)) for found in result.damaged] == [
+            ("stays", True)
+        ]
         assert not result.is_whole
 
 
@@ -208,7 +210,7 @@ def test_a_config_of_another_repository_costs_nothing(scenes, tmp_path_factory) 
     """Every pack and snapshot is whole, and seems to be somebody else's: nothing may move."""
     scene = scenes["plain"]
     other = small_scene(tmp_path_factory.mktemp("config"))
-    theirs = {name: other.files["config"] for name in ("config", "config.bak")}
+    theirs = dict.fromkeys(("config", "config.bak"), other.files["config"])
     spoilt = data_pack(scene)
     damaged = {spoilt: scene.files[spoilt][:-9] + b"x" + scene.files[spoilt][-8:]}
     for files in (scene.files | theirs, scene.files | theirs | damaged):

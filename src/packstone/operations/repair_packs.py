@@ -134,7 +134,7 @@ class _Repair:
                 continue
             try:
                 read_pack(repository.storage, pack_id, size, repository.sealer)
-            except (Damaged, ObjectMissing, UnsupportedFormat):
+            except (Damaged, StorageError, UnsupportedFormat):
                 pack = repository.index.recall(pack_id)
                 if pack is not None:
                     self._recalled[pack_id] = pack

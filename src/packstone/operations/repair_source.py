@@ -182,7 +182,9 @@ class MissingFetcher:
         asked = sorted(self._chunks)
         self._chunks.clear()
         while missing := self._missing(asked):
-            # A pack may hold them all; a base that is nowhere, and what stands on it is there.
+            # A whole pack may hold many of them, and as they were: look again after each.
+            if any(self._fetch_pack(chunk_id) for chunk_id, _wanted_by in missing):
+                continue
             came = [self._fetch_chunk(chunk_id, wanted_by) for chunk_id, wanted_by in missing]
             if not any(came):
                 return
@@ -200,8 +202,6 @@ class MissingFetcher:
         """Fetch a chunk, or else those that need it; return whether anything came."""
         if chunk_id in self._fetched:
             return False
-        if self._fetch_pack(chunk_id):
-            return True
         came = False
         for each in [chunk_id] if chunk_id in wanted_by else [chunk_id, *wanted_by]:
             if each in self._fetched:
