@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from compare_trees import describe, differences
 
@@ -115,6 +116,23 @@ def test_again_and_forget_and_prune(hurt: packstone.Repository, tmp_path: Path) 
     hurt.prune(max_unused=0.0)
     assert hurt.check(read_data=True).errors == []
     assert hurt.repair_snapshots().is_whole
+
+
+def test_every_snapshot_that_lists_what_is_lost(hurt: packstone.Repository, source: Path) -> None:
+    """Three of the same tree: each is written again, each names all that it has lost."""
+    lost = bytes(source / "below" / "deep" / "lost too")
+    rows = hurt.snapshots()
+    writer = hurt._objects.writer()
+    for tag in ("one", "two"):
+        writer.commit(msgspec.structs.replace(rows[-1].snapshot, tags=[tag]))
+    result = hurt.repair_snapshots()
+    assert len(result.repaired) == 3
+    for found in result.repaired:
+        assert {loss.path for loss in found.losses} == {bytes(source / "lost"), lost}
+    assert hurt.repair_snapshots(forget=True).quarantined.keys() == {
+        found.original_id for found in result.repaired
+    }
+    assert hurt.check(read_data=True).errors == []
 
 
 def test_dry_run(hurt: packstone.Repository) -> None:

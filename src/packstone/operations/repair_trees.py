@@ -56,12 +56,18 @@ class TreeRepairer:
         self._repository = repository
         self._get = repository.reader.get
         self._put = put
-        self._done: dict[bytes, tuple[bytes, bool]] = {}  # directory → its new id, whether lossy
+        # Directory → its new id, whether lossy. Those with losses are walked again for each
+        # snapshot, which has them too; within one they are named once.
+        self._done: dict[bytes, tuple[bytes, bool]] = {}
+        self._hit: list[bytes] = []  # of these, those that are not as they were
         self._lost: dict[bytes, str] = {}  # chunk → why it cannot be had
 
     def repair(self, tree_id: bytes) -> bytes | None:
         """Return the id of a tree without what is lost, None where nothing of it is left."""
         self.losses = []
+        for hit in self._hit:
+            self._done.pop(hit, None)
+        self._hit.clear()
         names: list[bytes] = []
         try:
             stack = [self._enter(tree_id, None)]
@@ -77,6 +83,8 @@ class TreeRepairer:
                     continue
                 new_id = level.writer.finish() if level.changed else level.tree_id
                 self._done[level.tree_id] = (new_id, level.lossy)
+                if level.changed:
+                    self._hit.append(level.tree_id)
                 stack.pop()
                 if not stack:
                     root = new_id
