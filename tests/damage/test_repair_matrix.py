@@ -22,7 +22,7 @@ from tables import id_of
 import packstone
 from packstone.model import ObjectType
 from packstone.repository.layout import pack_name
-from packstone.repository.packs import DATA
+from packstone.repository.packs import DATA, RecordRow
 
 deltas = delta_scene_of  # the fixture, under a name of its own
 
@@ -194,10 +194,12 @@ def test_under_another_name(scene: Scene) -> None:
 
 
 def test_what_was_never_damaged_stays(scene: Scene, tmp_path_factory) -> None:
-    """A pack whose bytes are what its name says is another repository's: nobody moves it."""
+    """Bytes that are what their name says, and no pack of ours: another's, or nobody knows what."""
     other = small_scene(tmp_path_factory.mktemp("other"))
-    for name in other.packs():
-        files = scene.files | {name: other.files[name]}
+    odd = without(scene.files[data_pack(scene)], "first", "second")
+    strangers = {name: other.files[name] for name in other.packs()}
+    for name, data in (strangers | {pack_name(blake3(odd).hexdigest()): odd}).items():
+        files = scene.files | {name: data}
         after, result = repaired(scene, files)
         assert after == files
         assert [(found.outcome, bool(found.reason)) for found in result.damaged] == [
@@ -276,6 +278,25 @@ def test_bases_that_are_whole_elsewhere(deltas: DeltaScene) -> None:
         if id_of(place[2]) in bases:
             _after, seen = mend(deltas, deltas.spoilt(place) | {added: copied[added]})
             assert not any(seen.lost.values())
+
+
+def test_a_whole_copy_is_not_replaced_by_a_delta(deltas: DeltaScene) -> None:
+    """A chunk that was whole is stored whole again, though a delta of it is left."""
+    place = next(each for each in deltas.rows if each[2].depth)
+    copied = with_second_copies(deltas, {id_of(place[2])})
+    (added,) = set(copied) - set(deltas.files)
+    row = deltas_row(deltas, copied, added)
+    data = bytearray(copied[added])
+    data[row.offset + row.stored_size // 2] ^= 1
+    after, _seen = mend(deltas, copied | {added: bytes(data)})
+    with deltas.opened(after) as repository:
+        assert repository._objects.index.find(id_of(place[2]))[0].depth == 0
+
+
+def deltas_row(scene: DeltaScene, files: Files, name: str) -> RecordRow:
+    """Return the one record of a pack."""
+    (row,) = Scene.pack(_With(files, scene), name).rows  # type: ignore[arg-type]
+    return row
 
 
 def test_two_packs_with_damage(deltas: DeltaScene) -> None:
