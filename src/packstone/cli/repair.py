@@ -86,7 +86,7 @@ def packs_(session: Session, packs: tuple[str, ...], source: str | None) -> int:
     """
     with (
         session.open() as repository,
-        _opened(source) as other,
+        _opened(session, source) as other,
         progress.shown(session, "check", "packs") as report,
     ):
         result = repository.repair_packs(packs, source=other, progress=report)
@@ -101,7 +101,7 @@ def packs_(session: Session, packs: tuple[str, ...], source: str | None) -> int:
 
 
 @contextlib.contextmanager
-def _opened(location: str | None) -> Iterator[packstone.Repository | None]:
+def _opened(session: Session, location: str | None) -> Iterator[packstone.Repository | None]:
     """Open the repository that things are fetched from."""
     import packstone
 
@@ -116,7 +116,13 @@ def _opened(location: str | None) -> Iterator[packstone.Repository | None]:
         if secret is None
         else secret
     )
-    with packstone.open(location, passphrase=asked) as other:
+    with packstone.open(
+        location,
+        passphrase=asked,
+        threads=session.threads,
+        lock_timeout=session.lock_timeout,
+        waiting=lambda text: render.message(render.visible(text)),
+    ) as other:
         yield other
 
 

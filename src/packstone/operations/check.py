@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
 from packstone.codec.compression import Compressor
@@ -94,7 +94,10 @@ class _Checker:
         self.result.bytes_total = sum(self._packs.values())
 
     def packs(self, choice: Choice) -> None:
-        """Read the packs that are chosen, and of the others the footers; date what is whole."""
+        """Compare all footers with the view, read the packs that are chosen, date what is whole.
+
+        Where packs are named, others are left out.
+        """
         repository = self._repository
         # Listed before the view follows: it knows all of these, others may come meanwhile.
         repository.index.refresh(repository.storage)
@@ -108,74 +111,116 @@ class _Checker:
                 repository.warnings.append,
             )
         position = repository.storage.disk_position
-        chosen = choice.order(
-            [
-                Candidate(
-                    pack_id,
-                    size,
-                    dates.of(pack_id) if dates is not None else 0,
-                    position(pack_name(pack_id)),
-                )
-                for pack_id, size in self._packs.items()
-            ]
-        )
-        deadline = float("inf")
-        if choice.max_seconds is not None:
-            deadline = self._monotonic() + choice.max_seconds
+        everything = [
+            Candidate(
+                pack_id,
+                size,
+                dates.of(pack_id) if dates is not None else 0,
+                position(pack_name(pack_id)),
+            )
+            for pack_id, size in self._packs.items()
+        ]
+        chosen = choice.order(everything)
         workers = Workers(self._threads)
+        reports: dict[str, PackReport] = {}  # of footers with anything wrong
         try:
-            read = self._read(workers, chosen, self._depth, deadline)
-            if not choice.packs:
-                rest = sorted(self._packs.keys() - read)
-                self._read(workers, [Candidate(each, self._packs[each], 0, 0) for each in rest])
+            for report in self._look(workers, chosen if choice.packs else ALL.order(everything)):
+                self.result.objects_checked += report.object_count
+                if report.problems or report.transient:
+                    reports[report.pack_id] = report
+                    self._suspect.add(report.pack_id)
+            self._compare_view(reports, whole=not choice.packs)
+            for report in self._read(workers, chosen, choice.max_seconds):
+                footers = reports.pop(report.pack_id, None)
+                if footers is not None:
+                    report = _joined(footers, report)
+                self.damage.add_report(report)
+                if report.problems or report.transient:
+                    self._suspect.add(report.pack_id)
+                if report.verified:
+                    self._whole.append(report.pack_id)
         finally:
             workers.close()
             # What was verified before an interrupt stays verified.
             if dates is not None:
                 self._keep(dates)
+        for report in reports.values():
+            self.damage.add_report(report)
 
-    def _read(
+    def _look(
         self,
         workers: Workers,
-        packs: list[Candidate],
+        packs: Iterable[Candidate],
         depth: Depth = Depth.FOOTERS,
-        deadline: float = float("inf"),
-    ) -> set[str]:
-        """Look at packs in their order until the deadline; return those that were looked at."""
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> Iterator[PackReport]:
+        """Check packs on all workers, as long as it may go on; yield in the order of packs."""
         codec = Compressor(self._repository.config.level)
-        total = sum(each.size for each in packs)
         waiting: deque[Future[PackReport]] = deque()
-        started: set[str] = set()
-
-        def take() -> None:
-            report = waiting.popleft().result()
-            result = self.result
-            result.objects_checked += report.object_count
-            self.damage.add_report(report)
-            if report.problems or report.transient:
-                self._suspect.add(report.pack_id)
-            if depth == Depth.FOOTERS:
-                return
-            result.packs_checked += 1
-            result.bytes_read += report.bytes_read
-            if report.verified:
-                self._whole.append(report.pack_id)
-            self._tick(
-                result.packs_checked, result.bytes_read, files_total=len(packs), bytes_total=total
-            )
-
         for each in packs:
-            if self._monotonic() >= deadline and started:
+            if not go_on():
                 break
-            started.add(each.id)
             waiting.append(
                 workers.submit(check_pack, self._repository, codec, each.id, each.size, depth)
             )
             while waiting and waiting[0].done():
-                take()
+                yield waiting.popleft().result()
         while waiting:
-            take()
-        return started
+            yield waiting.popleft().result()
+
+    def _read(
+        self, workers: Workers, packs: list[Candidate], max_seconds: float | None
+    ) -> Iterator[PackReport]:
+        """Read packs in their order, at least one, until time is over."""
+        result = self.result
+        total = sum(each.size for each in packs)
+        deadline = None if max_seconds is None else self._monotonic() + max_seconds
+        begun = False
+
+        def go_on() -> bool:
+            nonlocal begun
+            is_over = begun and deadline is not None and self._monotonic() >= deadline
+            begun = True
+            return not is_over
+
+        for report in self._look(workers, packs, self._depth, go_on):
+            result.packs_checked += 1
+            result.bytes_read += report.bytes_read
+            self._tick(
+                result.packs_checked, result.bytes_read, files_total=len(packs), bytes_total=total
+            )
+            yield report
+
+    def _compare_view(self, reports: dict[str, PackReport], *, whole: bool) -> None:
+        """Check that the view knows no packs and objects but those that are there.
+
+        Where it is wrong it is made anew: what it says of chunks is worth nothing then.
+        """
+        repository = self._repository
+        wrong = any(each.kind == "index" for found in reports.values() for each in found.problems)
+        for finding in self._surplus() if whole else ():
+            self.damage.add(finding)
+            wrong = True
+        if wrong:
+            repository.warnings.append("the index was wrong and is rebuilt from the footers")
+            repository.index.reset()
+            repository.index.refresh(repository.storage)
+
+    def _surplus(self) -> Iterator[Finding]:
+        """Yield what the view knows beyond what is there."""
+        repository = self._repository
+        known = self.result.objects_checked
+        listed = repository.index.count_places(self._packs)
+        if listed > known:
+            text = f"the index lists {listed} objects, the packs hold {known}"
+            yield Finding("index", f"{text}. Delete it: it is rebuilt")
+        for pack_id in sorted(set(repository.index.packs.values()) - self._packs.keys()):
+            try:
+                repository.storage.size(pack_name(pack_id))
+                continue  # it came after the listing
+            except ObjectMissing:
+                pass
+            yield Finding("index", f"the index knows pack {pack_id[:12]}…, which is gone", pack_id)
 
     def _keep(self, dates: VerifiedDates) -> None:
         """Store the dates of what was verified, if the repository can be written to."""
@@ -204,31 +249,6 @@ class _Checker:
             min(verified.values(), default=0),
         )
 
-    def view(self) -> None:
-        """Check that the view knows no packs and objects but those that are there."""
-        repository = self._repository
-        known = self.result.objects_checked
-        listed = repository.index.count_places(self._packs)
-        if listed > known:
-            text = f"the index lists {listed} objects, the packs hold {known}"
-            self.damage.add(Finding("index", f"{text}. Delete it: it is rebuilt"))
-        for pack_id in sorted(set(repository.index.packs.values()) - self._packs.keys()):
-            try:
-                repository.storage.size(pack_name(pack_id))
-                continue  # it came after the listing
-            except ObjectMissing:
-                pass
-            text = f"the index knows pack {pack_id[:12]}…, which is gone"
-            self.damage.add(Finding("index", text, pack_id))
-
-    def rebuild_if_wrong(self) -> None:
-        """Make the view anew where it was wrong: what it says of chunks is worth nothing then."""
-        repository = self._repository
-        if any(finding.kind == "index" for finding in self.damage.findings()):
-            repository.warnings.append("the index was wrong and is rebuilt from the footers")
-            repository.index.reset()
-            repository.index.refresh(repository.storage)
-
     def snapshots(self) -> None:
         """Check all trees; tell what nothing reaches if all of them could be read."""
         trees = TreeChecker(self._repository, self.damage)
@@ -255,6 +275,17 @@ class _Checker:
             self.result.notes.append(
                 f"{len(sizes)} files of {sum(sizes)} bytes in tmp/, of writers at work or cut off"
             )
+
+
+def _joined(footers: PackReport, data: PackReport) -> PackReport:
+    """Return what two looks at a pack found; the first alone has compared it with the view."""
+    problems, transient = list(data.problems), data.transient + footers.transient
+    for each in footers.problems:
+        if each.kind == "index":
+            problems.append(each)
+        elif each not in problems:
+            transient.append(each)
+    return data._replace(problems=problems, transient=transient, verified=False)
 
 
 def _is_id(text: str) -> bool:
@@ -289,9 +320,6 @@ def check_repository(
     checker.small_objects()
     checker.list_packs()
     checker.packs(choice)
-    if not choice.packs:
-        checker.view()
-    checker.rebuild_if_wrong()
     if not choice.packs or checker.damage:
         checker.snapshots()
     if not choice.packs:

@@ -66,7 +66,7 @@ class _Records:
         self._pack = pack
         self._codec = codec
         self._deltas = DeltaCoder(codec)
-        self._bases = repository.reader.bases
+        self._base = repository.reader.base
         self._seal = repository.sealer.pack(pack.kind, pack.salt)
         self._hashes: dict[int, Callable[[Buffer], bytes]] = {
             kind: repository.hasher.function(ObjectType(kind))
@@ -81,7 +81,9 @@ class _Records:
                 raise Damaged(f"{len(payload)} bytes, expected {row.stored_size}")
             opened = self._seal.open(number, row.raw_size, row.codec, payload)
             if row.codec in DELTA_CODECS:
-                bases = self._bases(row.bases, row.depth)
+                # The view agrees with the footers by now: nothing is gained by making it anew,
+                # and whoever looks something up meanwhile would find it empty.
+                bases = [self._base(each, row.depth, heal=False) for each in row.bases]
                 raw: Buffer = self._deltas.decode(row.codec, opened, bases, row.raw_size)
             else:
                 raw = self._codec.decode(row.codec, opened, row.raw_size)
@@ -214,7 +216,8 @@ def check_pack(
 ) -> PackReport:
     """Check one pack; every error of the pack becomes a problem.
 
-    A pack whose name is wrong is always looked at record by record, to say what it costs.
+    Footers alone are compared with the view, which must be right before records are read. A pack
+    whose name is wrong is always looked at record by record, to say what it costs.
     """
     look = _Look(repository, codec, pack_id, size, depth)
     first, asked, bytes_read = look.problems, look.asked, look.bytes_read
@@ -222,15 +225,20 @@ def check_pack(
     transient: dict[tuple[str, int | None], Problem] = {}
     if first:
         repository.storage.drop_cached(pack_name(pack_id))
+        repository.reader.forget()  # bases of deltas, too
         look = _Look(repository, codec, pack_id, size, Depth.DATA if depth else depth)
         bytes_read += look.bytes_read
         for key, problem in (first | look.problems).items():
-            seen_once = key not in look.problems or (key not in first and key[0] in asked)
+            # What one of the two reads did not get to has no say in what the other found.
+            seen_once = (key not in look.problems and key[0] in look.asked) or (
+                key not in first and key[0] in asked
+            )
             (transient if seen_once else problems)[key] = problem
     found = list(problems.values())
     object_count = 0
     if look.pack is not None:
-        found += _against_view(repository, look.pack)
+        if depth == Depth.FOOTERS:
+            found += _against_view(repository, look.pack)
         object_count = count_objects(look.pack)
     verified = depth == Depth.DATA and not first
     return PackReport(

@@ -33,6 +33,7 @@ class TreeChecker:
         self._sound: set[bytes] = set()  # directories of snapshots without any finding
         self._page = b""  # the last page that was read
         self._pages: list[bytes] = []  # whose packs are not looked up yet
+        self._again: set[tuple[str, int | None]] = set()  # records that were read twice
         self.reached: set[str] = set()  # packs that hold something of what was walked
 
     def check(self, row: SnapshotRow) -> None:
@@ -51,9 +52,12 @@ class TreeChecker:
         try:
             return reader.get(kind, object_id)
         except Damaged as error:
-            if not error.name:
+            # Once for each record: reading all of it again for each of its pages would take long.
+            if not error.name or (error.name, error.record) in self._again:
                 raise
+            self._again.add((error.name, error.record))
             self._repository.storage.drop_cached(error.name)
+            reader.forget()
             data = reader.get(kind, object_id)
             pack = error.name.rpartition("/")[2]
             self._damage.add(transient(error.message, pack, error.record))

@@ -64,20 +64,15 @@ def parts(number: int, pack: Pack) -> Iterator[Part]:
 
 
 def count_misplaced(
-    transaction: Any, databases: dict[bytes, Any], part: Part, differing: set[int], pack: Pack
+    transaction: Any, databases: dict[bytes, Any], part: Part, differing: set[int]
 ) -> int:
-    """Return how many of some objects are in differing records or not where they should be.
-
-    A delta that lacks a base has no place in the view, and is as it should be without one.
-    """
+    """Return how many of some objects are in differing records or not where they should be."""
     wrong = 0
     get = transaction.get
     objects = databases[OBJECTS]
     for object_id, place, record in part:
         value = get(object_id, db=objects)
-        if record in differing:
-            wrong += 1
-        elif value != place and (value is None or place not in split_places(bytes(value))):
-            bases = pack.rows[record].bases
-            wrong += not bases or all(get(base, db=objects) is not None for base in bases)
+        wrong += record in differing or (
+            value != place and (value is None or place not in split_places(bytes(value)))
+        )
     return wrong

@@ -8,7 +8,7 @@ bounded number of bytes whatever the storage holds, and objects are merged befor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,10 +22,12 @@ from packstone.storage.base import Storage
 
 VERIFIED = "verified"
 PREFIX_SIZE = 8  # bytes of a pack's id: enough to tell the packs of one repository apart
-MOST_READ = 256 * MIB  # of all objects together: far above what any writer leaves
+MOST_READ, MOST_OBJECTS = 256 * MIB, 4096  # of all together: far above what any writer leaves
 MERGED_FROM = 16  # objects of a kind on, they become as few as possible
 _MOST_PREFIXES = 262_144  # in one object: 2 MiB
 _MOST_ROWS = 1024  # dates in one object
+
+T = TypeVar("T")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -36,43 +38,55 @@ class Record(msgspec.Struct, frozen=True):
     data: msgspec.Raw
 
 
-class Stored(NamedTuple):
-    """An object that was read: its name, and what it says."""
+class Stored(NamedTuple, Generic[T]):
+    """An object that was read: its name, when it was written, what it says."""
 
     name: str
-    record: Record
+    time_ns: int
+    data: T
 
 
 Rows = list[tuple[Size, bytes]]  # Unix time in ns, prefixes of ids end to end
 
 
 def read_records(
-    storage: Storage, sealer: Sealer, kind: str, warn: Callable[[str], None]
-) -> Iterator[Stored]:
-    """Yield the readable objects of a kind; what is damaged is warned of. StorageError."""
+    storage: Storage,
+    sealer: Sealer,
+    kind: str,
+    decode: Callable[[bytes, str], T],
+    warn: Callable[[str], None],
+) -> Iterator[Stored[T]]:
+    """Yield the readable objects of a kind; what is damaged is warned of. StorageError.
+
+    `decode` turns the data of this kind, and a name for messages, into a value or raises Damaged.
+    """
     left = MOST_READ
+    damaged: list[Damaged] = []
     try:
         listed = sorted(list_ids(storage, "history"))
     except ObjectMissing:  # nothing else is lost with the folder
         return
-    for object_id, size in listed:
+    for object_id, size in listed[:MOST_OBJECTS]:
         name = history_name(object_id)
         left -= size
         if left < 0:
-            warn("history/ holds more than is read of it; delete it, nothing but dates is lost")
-            return
+            break
         try:
             envelope = open_envelope(storage.get(name, MAX_ENVELOPE), Kind.HISTORY, name, sealer)
             record = decode_payload(envelope.payload, Record, name)
+            if record.kind == kind:
+                yield Stored(name, record.time_ns, decode(bytes(record.data), name))
         except ObjectMissing:  # merged by another check meanwhile
             continue
         except UnsupportedFormat:  # of a later version, which knows what it is for
             continue
         except Damaged as error:
-            warn(f"{error.message}; it is ignored: delete it, nothing but dates is lost")
-            continue
-        if record.kind == kind:
-            yield Stored(name, record)
+            damaged.append(error)
+    if damaged:
+        more = f" and {len(damaged) - 1} more like it" if len(damaged) > 1 else ""
+        warn(f"{damaged[0].message}{more}; ignored: delete it, only dates are lost")
+    if left < 0 or len(listed) > MOST_OBJECTS:
+        warn("history/ holds more than is read of it; delete it, only dates are lost")
 
 
 def write_record(
@@ -112,14 +126,9 @@ class VerifiedDates:
         self._now_ns = now_ns
         self._dates = {_prefix(pack_id): 0 for pack_id in pack_ids}
         self._read: list[str] = []
-        for stored in read_records(storage, sealer, VERIFIED, warn):
-            try:
-                rows = decode_rows(bytes(stored.record.data), stored.name)
-            except Damaged as error:
-                warn(f"{error.message}; it is ignored: delete it, nothing but dates is lost")
-                continue
+        for stored in read_records(storage, sealer, VERIFIED, decode_rows, warn):
             self._read.append(stored.name)
-            for time_ns, prefixes in rows:
+            for time_ns, prefixes in stored.data:
                 if time_ns <= now_ns:
                     self._take(prefixes, time_ns)
 

@@ -469,7 +469,7 @@ class Index:
         count = 0
         for part in parts(number, pack):
             with self._reading() as transaction:
-                count += count_misplaced(transaction, databases, part, differing, pack)
+                count += count_misplaced(transaction, databases, part, differing)
             self._view.looked_up(len(part))
         return count
 
@@ -578,7 +578,9 @@ class Index:
                 if not cursor.set_range(start):
                     return count
                 rows = list(itertools.islice(cursor, RELEASED + 1))
-                places = b"".join([value for _key, value in rows[:RELEASED]])
+                places = b"".join(
+                    [value for _key, value in rows[:RELEASED] if not len(value) % PLACE.size]
+                )
                 count += sum([place[0] in numbers for place in PLACE.iter_unpack(places)])
                 if len(rows) <= RELEASED:
                     return count

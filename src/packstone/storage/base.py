@@ -95,6 +95,10 @@ class Storage(ABC):
         """Return what orders names as they lie on the medium; 0 if that is not known."""
         return 0
 
+    def free(self) -> int | None:
+        """Return the bytes that fit in it still, None where that cannot be told."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Release what is held."""
