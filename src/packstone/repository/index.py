@@ -53,6 +53,7 @@ from packstone.repository.places import (
     record_of,
     record_sizes,
 )
+from packstone.repository.recall import Remembered, objects_in, recalled
 from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
 from packstone.storage.base import Storage
@@ -483,6 +484,35 @@ class Index:
                 count += count_misplaced(transaction, databases, part, differing)
             self._view.looked_up(len(part))
         return count
+
+    def recall(self, pack_id: str) -> Pack | None:
+        """Return what the view knows of a pack, None if it does not know it.
+
+        Reads the whole view. Of metadata it does not know which objects are trees.
+        """
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack_id), db=databases[NUMBERS])
+            if value is None:
+                return None
+            value = bytes(value)
+            number = PACK.unpack(value)[0]
+        objects: list[Remembered] = []
+        last, more = b"", True
+        while more:
+            more = False
+            with self._reading() as transaction:
+                for object_id, found in objects_in(transaction, databases, number, last):
+                    more = True
+                    objects += found
+                    last = object_id
+            last += b"\0"
+            self._view.looked_up(RELEASED)
+        with self._reading() as transaction:
+            rows = self._rows_of(transaction, number)
+            if rows is None:
+                return None
+            return recalled(transaction, databases, pack_id, value, rows, objects)
 
     # -- chunks by their cuts ---------------------------------------------------------------
 

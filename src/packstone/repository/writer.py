@@ -169,6 +169,17 @@ class ObjectWriter:
         row = OBJECT.pack(chunk_id, len(data), ObjectType.CHUNK)
         self._store(DATA, data, [small], row, KEYS.pack(*keys), bases)
 
+    def put_whole(
+        self, kind: ObjectType, object_id: bytes, data: Buffer, keys: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Store an object, and not as a delta, whether or not there are other places of it."""
+        if len(data) < SMALL_OBJECT:
+            self.put_small(_PACK_OF[kind], [(object_id, kind, bytes(data))])
+            return
+        row = OBJECT.pack(object_id, len(data), kind)
+        packed = KEYS.pack(*keys) if any(keys) else b""
+        self._store(_PACK_OF[kind], data, [(object_id, kind, data)], row, packed)
+
     def copy(self, pack_kind: int, row: RecordRow, payload: Buffer) -> None:
         """Store the one object of a record again as it is, encoded; bases and depth stay.
 
