@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CommandFailed,
         Damaged,
         GenerationChanged,
+        IndexWrong,
         ObjectMissing,
         PackstoneError,
         RepositoryLocked,
@@ -35,9 +36,14 @@ if TYPE_CHECKING:
     from packstone.filesystem.ignore import Rules
     from packstone.model import Entry, Problem, Snapshot
     from packstone.operations.check_names import check_names
+    from packstone.operations.copy import CopyResult
     from packstone.operations.facade import Repository, init, open
+    from packstone.operations.forget import ForgetResult
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.prune import PruneResult
+    from packstone.operations.repair_index import RepairIndexResult
+    from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
+    from packstone.operations.repair_snapshots import RepairedSnapshot, RepairSnapshotsResult
     from packstone.operations.results import (
         CheckResult,
         Finding,
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
         SnapshotResult,
     )
     from packstone.operations.stats import Stats
+    from packstone.repository.retention import KeptSnapshot, Retention, RetentionGroup
     from packstone.repository.snapshots import SnapshotRow
 
 __version__ = VERSION
@@ -57,6 +64,7 @@ _HOMES = {
         "CommandFailed",
         "Damaged",
         "GenerationChanged",
+        "IndexWrong",
         "ObjectMissing",
         "PackstoneError",
         "RepositoryLocked",
@@ -71,9 +79,14 @@ _HOMES = {
     "packstone.filesystem.ignore": ("Rules",),
     "packstone.model": ("Entry", "Problem", "Snapshot"),
     "packstone.operations.check_names": ("check_names",),
+    "packstone.operations.copy": ("CopyResult",),
     "packstone.operations.facade": ("Repository", "init", "open"),
+    "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.prune": ("PruneResult",),
+    "packstone.operations.repair_index": ("RepairIndexResult",),
+    "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
+    "packstone.operations.repair_snapshots": ("RepairSnapshotsResult", "RepairedSnapshot"),
     "packstone.operations.results": (
         "CheckResult",
         "Finding",
@@ -83,14 +96,18 @@ _HOMES = {
         "SnapshotResult",
     ),
     "packstone.operations.stats": ("Stats",),
+    "packstone.repository.retention": ("KeptSnapshot", "Retention", "RetentionGroup"),
     "packstone.repository.snapshots": ("SnapshotRow",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
-    "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
-    "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult",
+    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack", "Entry",
+    "Finding", "ForgetResult", "GenerationChanged", "IndexWrong", "KeptSnapshot", "ListedEntry",
+    "ListedKey",
+    "ObjectMissing", "PackstoneError", "Problem", "Progress", "PruneResult", "RepairIndexResult",
+    "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
+    "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention", "RetentionGroup",
     "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
     "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
     "check_names", "import_key", "init", "open",

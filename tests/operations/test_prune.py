@@ -98,8 +98,10 @@ def test_as_small_as_a_fresh_repository(
             fresh.take(other, delta=delta)
         other.prune(max_unused=0.0)  # its packs are merged, too
         live = repository.stats().bytes_live
-        # Several deltas of one forgotten base all become whole.
-        assert live <= other.stats().bytes_live * (1.25 if delta else 1.04)
+        # Several deltas of one forgotten base all become whole. Of two sealed repositories each
+        # has its own cuts, and packs are padded by up to 12 %.
+        slack = 0.04 + 0.21 * delta + 0.12 * (passphrase is not None)
+        assert live <= other.stats().bytes_live * (1 + slack)
 
 
 def test_nothing_left_when_nothing_is_wanted(histories: Histories) -> None:

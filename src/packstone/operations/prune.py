@@ -74,15 +74,15 @@ class _Prune:
         self._rebuilt = False  # the index, by us
         self.overtaken = False  # by another sweep: what was planned is of no use any more
 
-    def mark(self) -> _Known:
-        """Walk all snapshots; refuses where anything they need cannot be read."""
+    def mark(self, without: Collection[str] = ()) -> _Known:
+        """Walk all snapshots, or all but some; refuses where anything they need cannot be read."""
         repository = self._repository
         index = repository.index
         for _ in range(_TRIES):
             generation = repository.generation()
             index.refresh(repository.storage)
             forgotten = index.forgotten()
-            rows = self._list()
+            rows = [row for row in self._list() if row.id not in without]
             self.result.snapshots = len(rows)
             marker = Marker(index, repository.reader.get)
             try:
@@ -242,12 +242,14 @@ def prune_repository(
     max_unused: float = MAX_UNUSED,
     rebase: bool = False,
     dry_run: bool = False,
+    without: Collection[str] = (),
     threads: int = 1,
 ) -> PruneResult:
     """Delete what no snapshot needs; see PruneResult.
 
     `max_unused` is the part of a pack that may be wasted before it is written anew. With `rebase`
-    no byte stays of what no snapshot names, not even as the base of a delta. Raises Damaged and
+    no byte stays of what no snapshot names, not even as the base of a delta. A dry run may look
+    at what would be were some snapshots, `without`, forgotten. Raises Damaged and
     ObjectMissing when it is not known what is needed, RepositoryLocked while others work,
     StorageError: then nothing that is needed was deleted, and running it again goes on.
     """
@@ -258,7 +260,7 @@ def prune_repository(
     if not dry_run:
         release_reserve(repository.storage)
         repository.end_cut_off_sweep()
-    known = prune.mark()
+    known = prune.mark(without if dry_run else ())
     counts = repository.index.counts()
     result.packs_before = len(counts)
     result.bytes_before = sum(size for _id, size, _kind, _count in counts)

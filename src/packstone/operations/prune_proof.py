@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import itertools
 
-from packstone.errors import Damaged, IndexWrong, ObjectMissing
+from packstone.errors import Damaged, IndexWrong
 from packstone.model import ID_SIZE, Buffer, ObjectType
 from packstone.operations.prune_plan import read_listed
+from packstone.repository.attempt import REFUSED
 from packstone.repository.layout import pack_name
 from packstone.repository.marks import Marks
 from packstone.repository.packs import OBJECT, Pack, RecordRow
@@ -149,6 +150,6 @@ class Proof:
             raw = memoryview(self._decoded[1])
             data = raw[place.inner_offset : place.inner_offset + place.size]
             self._repository.reader.verify(kind, object_id, data, place)
-        except (Damaged, ObjectMissing):
+        except REFUSED:
             return False
         return True

@@ -10,7 +10,7 @@ import contextlib
 import shutil
 from collections.abc import Callable
 
-from packstone.errors import ObjectMissing, StorageError
+from packstone.errors import ObjectMissing, StorageError, StorageFull
 from packstone.model import MIB
 from packstone.storage.local import LocalStorage
 
@@ -22,8 +22,8 @@ _MUCH = 16
 
 
 def keep_reserve(storage: LocalStorage, random: Callable[[int], bytes]) -> None:
-    """Make the reserve unless it is there; where it cannot be made, go on without."""
-    with contextlib.suppress(StorageError, OSError):
+    """Make the reserve unless it is there; where there is no room for it, go on without."""
+    with contextlib.suppress(StorageFull, OSError):
         try:
             storage.size(RESERVE)
         except ObjectMissing:

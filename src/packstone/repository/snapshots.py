@@ -56,16 +56,24 @@ def read_snapshot(storage: Storage, snapshot_id: str, sealer: Sealer) -> Snapsho
 
 
 def list_snapshots(storage: Storage, sealer: Sealer) -> tuple[list[SnapshotRow], list[Damaged]]:
-    """Return all readable snapshots, oldest first, and the errors of the others."""
+    """Return all readable snapshots, oldest first, and the errors of the others.
+
+    One that is forgotten by another process between the listing and its turn is left out.
+    Raises ObjectMissing for one that is listed still and not there.
+    """
     rows: list[SnapshotRow] = []
     damaged: list[Damaged] = []
+    missing: dict[str, ObjectMissing] = {}
     for snapshot_id, _size in list_ids(storage, "snapshots"):
         try:
             rows.append(SnapshotRow(snapshot_id, read_snapshot(storage, snapshot_id, sealer)))
-        except ObjectMissing:
-            continue  # forgotten since the folder was read
         except Damaged as error:
             damaged.append(error)
+        except ObjectMissing as error:
+            missing[snapshot_id] = error
+    for snapshot_id, _size in list_ids(storage, "snapshots") if missing else ():
+        if snapshot_id in missing:
+            raise missing[snapshot_id]
     rows.sort(key=lambda row: (row.snapshot.time_ns, row.id))
     return rows, damaged
 
