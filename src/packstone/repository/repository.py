@@ -188,7 +188,12 @@ class ObjectRepository:
         """
         self.index  # noqa: B018 - opened here, to know
         if self._full is not None and not (dry_run or on_full_disk):
-            raise self._full
+            failure, self._full = self._full, None
+            with self._opening:  # the next use may find room
+                if self._index is not None:
+                    self._index.close()
+                self._index = self._reader = None
+            raise failure
         layout.check_features(self.storage, self.sealer, writing=True)
         generation = self.generation() if dry_run else self.end_cut_off_sweep()
         self.index.refresh(self.storage)  # what others have stored since is not stored again
