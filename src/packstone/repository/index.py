@@ -469,7 +469,9 @@ class Index:
         count = 0
         for part in parts(number, pack):
             with self._reading() as transaction:
-                count += count_misplaced(transaction, databases, part, differing)
+                count += count_misplaced(
+                    transaction, databases, part, differing, pack, self._numbers
+                )
             self._view.looked_up(len(part))
         return count
 
