@@ -176,6 +176,7 @@ class ObjectRepository:
             self.reader,
             level=level or self.config.level,
             pack_size=self.config.pack_size,
+            largest_chunk=4 * self.config.average,
             generation=generation,
             random=self.random,
             dry_run=dry_run,

@@ -219,7 +219,9 @@ class View:
                 with self._environment.begin(write=True) as transaction:
                     return change(transaction)
             except lmdb.MapFullError:
-                self.resize(2 * self._environment.info()["map_size"])
+                # Perhaps it is full of old pages only because a reader was killed that held them.
+                if not self._environment.reader_check():
+                    self.resize(2 * self._environment.info()["map_size"])
             except lmdb.MapResizedError:
                 self.resize(0)
             except lmdb.Error as error:
