@@ -218,6 +218,14 @@ class ObjectReader:
 
     # -- a wrong view -----------------------------------------------------------------------
 
+    def rebuild(self) -> None:
+        """Make the view anew from the footers; what it lacks then is not looked for again."""
+        with self._healing:
+            self._index.reset()
+            self._index.refresh(self._storage)
+            self._rebuilt, self._may_refresh = True, False
+            self._healed()
+
     def _heal(self, heals: int, attempt: Attempt) -> bool:
         """Bring the view up to date, or rebuild it where footers contradict what it said.
 

@@ -298,10 +298,10 @@ class LocalStorage(Storage):
         source, target = self.full_path(name), self.full_path(new_name)
         self.make_directories([os.path.dirname(new_name)])
         try:
-            os.rename(source, target)
+            self.calls.rename(source, target)
             # The new name first: a power cut in between must not lose both.
-            sync_directory(os.path.dirname(target))
-            sync_directory(os.path.dirname(source))
+            sync_directory(os.path.dirname(target), self.calls)
+            sync_directory(os.path.dirname(source), self.calls)
         except OSError as error:
             fail(error, "move", name)
 
@@ -310,8 +310,8 @@ class LocalStorage(Storage):
         target = self.full_path(new_name)
         self.make_directories([os.path.dirname(new_name)])
         try:
-            os.link(self.full_path(name), target, follow_symlinks=False)
-            sync_directory(os.path.dirname(target))
+            self.calls.link(self.full_path(name), target)
+            sync_directory(os.path.dirname(target), self.calls)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 fail(error, "keep", name)
