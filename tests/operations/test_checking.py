@@ -432,6 +432,25 @@ def test_where_trees_are_damaged_nothing_is_an_orphan(filled: packstone.Reposito
     assert filled.check().orphans is None
 
 
+def test_a_delta_that_lacks_its_base_is_no_fault_of_the_index(
+    source: Path, big_place: Path
+) -> None:
+    rng = Random(7)
+    data = bytearray(rng.randbytes(400_000))
+    with packstone.init(big_place / "deltas", chunk_size=64 * KIB) as repository:
+        (source / "table").write_bytes(data)
+        repository.snapshot([source])
+        first = largest(repository)
+        data[200_000] ^= 1
+        (source / "table").write_bytes(data)
+        assert repository.snapshot([source]).chunks_delta > 0
+    first.unlink()
+    with packstone.open(big_place / "deltas") as repository:
+        errors = repository.check(read_data=True).errors
+    assert {each.kind for each in errors} >= {"chunk"}
+    assert not [each for each in errors if each.kind == "index" and "disagrees" in each.message]
+
+
 def test_nothing_to_verify(big_place: Path) -> None:
     """A repository without packs is verified wholly."""
     with packstone.init(big_place / "empty") as repository:
