@@ -31,13 +31,15 @@ KINDS_OF_OBJECTS = {DATA: {1}, METADATA: {2, 3}}
 HEADER_SIZE, TRAILER_SIZE, FOOTER_HEAD_SIZE = 128, 64, 64
 MAX_PACK, MAX_FOOTER, MAX_OBJECTS, MAX_BASES, MAX_DEPTH = 8 * GIB, 256 * MIB, 65536, 3, 64
 MAX_RAW_SIZE = 64 * MIB
+# Of the chunks that one delta stands on, directly and through others, each counted once.
+MAX_STANDING = 128 * MIB
 OBJECT = struct.Struct("<32sIB")
 KEYS = struct.Struct("<QQ")  # of a chunk's two cuts
 
 _HEADER = struct.Struct("<8sHBBI16s32sQQ16s")
 _FOOTER = struct.Struct("<8sII16s32s")
 _TRAILER = struct.Struct("<8sQQQ")
-_HEADER_MAGIC, _FOOTER_MAGIC, _TRAILER_MAGIC = b"PKSTPACK", b"PKSTFOOT", b"PKSTTAIL"
+_HEADER_MAGIC, FOOTER_MAGIC, _TRAILER_MAGIC = b"PKSTPACK", b"PKSTFOOT", b"PKSTTAIL"
 _VERSION = 1
 # One bad sector, or a bad stretch of an old disk, must not hit both footers.
 _HELD_BACK = MIB
@@ -278,7 +280,7 @@ class PackWriter:
         size = self.seal.footer_size(len(body))
         if self._footer_size(len(body)) > MAX_FOOTER:
             raise StorageUnavailable(f"a footer of {size} bytes is above what readers take")
-        head = _FOOTER.pack(_FOOTER_MAGIC, size, 0, self._sealer.repository_id, self._salt)
+        head = _FOOTER.pack(FOOTER_MAGIC, size, 0, self._sealer.repository_id, self._salt)
         stored = head + self.seal.seal_footer(head, body)
         stored += checksum(stored)
         view = memoryview(stored)
@@ -321,6 +323,23 @@ def read_pack(storage: Storage, pack_id: str, size: int, sealer: Sealer) -> Pack
         name=name,
         hint=f"Run: packstone check, then restore packs/…/{pack_id[:12]}… from a copy",
     )
+
+
+def read_pack_at(storage: Storage, pack_id: str, size: int, sealer: Sealer, offset: int) -> Pack:
+    """Return what a footer at an offset says, though the file may end before its records do.
+
+    Raises Damaged where there is none, StorageError.
+    """
+    name = pack_name(pack_id)
+    head = storage.get_range(name, offset, _FOOTER.size)
+    footer_size = FOOTER_HEAD_SIZE + int.from_bytes(head[8:12], "little") + 32
+    if len(head) < _FOOTER.size or footer_size > size - offset:
+        raise Damaged(f"{name}: no footer at {offset}", name=name, offset=offset)
+    salt, rows = _read_footer(storage, name, offset, footer_size, sealer)
+    # Where the file should end at the least, its records tell.
+    end = max([HEADER_SIZE, *(row.offset + row.stored_size for row in rows)])
+    kind = _validate(name, 0, rows, end + TRAILER_SIZE, (0, 0))
+    return Pack(pack_id, kind, salt, size, rows, (f"{name}: no way leads to its footers",))
 
 
 _Found = tuple[int, bytes | None, int, int]  # kind, salt, offset and size of a footer; 0 unknown
@@ -369,7 +388,7 @@ def _read_footer(
     if len(data) != size or checksum(data[:-32]) != data[-32:]:
         raise Damaged(f"{name}: the footer at {offset} is damaged", name=name, offset=offset)
     magic, body_size, zero, found_id, salt = _FOOTER.unpack_from(data)
-    if magic != _FOOTER_MAGIC or zero or body_size != size - FOOTER_HEAD_SIZE - 32:
+    if magic != FOOTER_MAGIC or zero or body_size != size - FOOTER_HEAD_SIZE - 32:
         raise Damaged(f"{name}: no footer at {offset}", name=name, offset=offset)
     if found_id != sealer.repository_id:
         raise Damaged(f"{name}: the footer belongs to another repository", name=name)

@@ -92,6 +92,20 @@ def open_view(directory: str, databases: tuple[bytes, ...]) -> View:
         return view
 
 
+def discard_view(directory: str) -> None:
+    """Delete a view, unopened; whoever has it open keeps what is deleted until it closes it."""
+    try:
+        _remove_files(directory)
+    except OSError as error:
+        raise _failure(error, directory) from error
+
+
+def _remove_files(directory: str) -> None:
+    for name in ("data.mdb", "lock.mdb"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))
+
+
 class Reading:
     """A read transaction as a context manager; a class, because it is entered for every look-up."""
 
@@ -212,9 +226,7 @@ class View:
         return {name: self._environment.open_db(name) for name in self._names}
 
     def _remove(self) -> None:
-        for name in ("data.mdb", "lock.mdb"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.directory, name))
+        _remove_files(self.directory)
 
     def reading(self, follow: Callable[[Any], None]) -> Reading:
         """Hold a short read transaction; values are valid inside it only.

@@ -31,6 +31,7 @@ from packstone.storage.system import SystemCalls
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BAD_SECTOR = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_SECTOR = 4096  # what a disk loses at once
 _MODE = 0o600  # a repository holds what its owner may read, whoever else can see the disk
 
 
@@ -291,6 +292,47 @@ class LocalStorage(Storage):
             sync_directory(os.path.dirname(target), self.calls)
         except OSError as error:
             fail(error, "delete", name)
+
+    def move(self, name: str, new_name: str) -> None:
+        """Give a file another name instead of its own, durably; raises ObjectMissing."""
+        source, target = self.full_path(name), self.full_path(new_name)
+        self.make_directories([os.path.dirname(new_name)])
+        try:
+            self.calls.rename(source, target)
+            # The new name first: a power cut in between must not lose both.
+            sync_directory(os.path.dirname(target), self.calls)
+            sync_directory(os.path.dirname(source), self.calls)
+        except OSError as error:
+            fail(error, "move", name)
+
+    def keep(self, name: str, new_name: str) -> None:
+        """Give a file a second name, durably; raises ObjectMissing."""
+        target = self.full_path(new_name)
+        self.make_directories([os.path.dirname(new_name)])
+        try:
+            self.calls.link(self.full_path(name), target)
+            sync_directory(os.path.dirname(target), self.calls)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                fail(error, "keep", name)
+            self._copy_readable(name, new_name)
+
+    def _copy_readable(self, name: str, new_name: str) -> None:
+        """Copy what can be read of a file; bad sectors become zeros."""
+        size = self.size(name)
+        spool = self.spool()
+        try:
+            for offset in range(0, size, _SECTOR):
+                wanted = min(_SECTOR, size - offset)
+                try:
+                    data = self.get_range(name, offset, wanted)
+                except Damaged:
+                    data = b""
+                spool.write(data.ljust(wanted, b"\0"))
+            spool.commit(new_name)
+        except BaseException:
+            spool.abandon()
+            raise
 
     def spool(self) -> LocalSpool:
         """Begin a large file whose name is known only at its end."""

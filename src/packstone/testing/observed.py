@@ -127,6 +127,16 @@ class ObservedStorage(Storage):
         with self._observer.around("delete", name):
             self.inner.delete(name)
 
+    def move(self, name: str, new_name: str) -> None:
+        """Give a file another name instead of its own, durably; raises ObjectMissing."""
+        with self._observer.around("move", name):
+            self.inner.move(name, new_name)
+
+    def keep(self, name: str, new_name: str) -> None:
+        """Give a file a second name, durably; raises ObjectMissing."""
+        with self._observer.around("keep", name):
+            self.inner.keep(name, new_name)
+
     def spool(self) -> Spool:
         """Begin a large file whose name is known only at its end."""
         spool: Spool | None = None

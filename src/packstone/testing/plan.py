@@ -15,7 +15,7 @@ EXIT_CODE = 77  # of a process that a plan has ended
 WRITES = frozenset(
     {
         "make_directories", "create", "write", "write_at", "commit", "put", "put_if_absent",
-        "delete", "index",
+        "delete", "move", "keep", "index",
     }
 )  # what a full disk refuses; `index` are transactions of the index  # fmt: skip
 
