@@ -90,7 +90,11 @@ class Index:
         self._pack_sizes: dict[int, int] = {}
         self._epoch = b""
         self._seen = -1  # the last transaction whose epoch was compared
-        self._view.write(self._adopt)
+        try:
+            self._view.write(self._adopt)
+        except BaseException:
+            self._view.close()
+            raise
         self._batch = LARGE_BATCH if self.objects() > _LARGE_TREE else BATCH
 
     def _adopt(self, transaction: Any) -> None:
