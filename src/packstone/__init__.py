@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from packstone.model import Entry, Problem, Snapshot
     from packstone.operations.check_names import check_names
     from packstone.operations.copy import CopyResult
+    from packstone.operations.diff import Difference, DiffResult
     from packstone.operations.facade import Repository, init, open
+    from packstone.operations.find import FoundPath, FoundVersion
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.prune import PruneResult
     from packstone.operations.results import (
@@ -47,7 +49,10 @@ if TYPE_CHECKING:
         RestoreResult,
         SnapshotResult,
     )
-    from packstone.operations.stats import Stats
+    from packstone.operations.rewrite import RewriteResult, Rewritten
+    from packstone.operations.stats import Growth, SnapshotStats, Stats
+    from packstone.operations.tag import TagResult
+    from packstone.operations.unique import ObjectsSize
     from packstone.repository.snapshots import SnapshotRow
 
 __version__ = VERSION
@@ -73,7 +78,9 @@ _HOMES = {
     "packstone.model": ("Entry", "Problem", "Snapshot"),
     "packstone.operations.check_names": ("check_names",),
     "packstone.operations.copy": ("CopyResult",),
+    "packstone.operations.diff": ("Difference", "DiffResult"),
     "packstone.operations.facade": ("Repository", "init", "open"),
+    "packstone.operations.find": ("FoundPath", "FoundVersion"),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.results": (
@@ -84,18 +91,23 @@ _HOMES = {
         "RestoreResult",
         "SnapshotResult",
     ),
-    "packstone.operations.stats": ("Stats",),
+    "packstone.operations.rewrite": ("RewriteResult", "Rewritten"),
+    "packstone.operations.stats": ("Growth", "SnapshotStats", "Stats"),
+    "packstone.operations.tag": ("TagResult",),
+    "packstone.operations.unique": ("ObjectsSize",),
     "packstone.repository.snapshots": ("SnapshotRow",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "Entry", "Finding",
-    "GenerationChanged", "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem",
-    "Progress", "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing",
-    "RestoreResult", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError",
-    "StorageFull", "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
-    "check_names", "import_key", "init", "open",
+    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DiffResult",
+    "Difference", "Entry", "Finding", "FoundPath", "FoundVersion", "GenerationChanged",
+    "Growth", "ListedEntry", "ListedKey", "ObjectMissing", "ObjectsSize", "PackstoneError",
+    "Problem", "Progress", "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing",
+    "RestoreResult", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
+    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
+    "StorageUnavailable", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
+    "__version__", "check_names", "import_key", "init", "open",
 ]  # fmt: skip
 
 

@@ -16,23 +16,9 @@ if TYPE_CHECKING:
     import packstone
     from packstone.model import Entry
 
-TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFBLK: "block",
-    stat.S_IFCHR: "char",
-}
-
 
 @click.command()
-@click.option("--host", metavar="H", help="Only those of this host.")
-@click.option(
-    "--path", "paths", multiple=True, type=values.name, metavar="P", help="Only with this path."
-)
-@click.option("--tag", "tags", multiple=True, metavar="T", help="Only with this tag.")
+@values.filter_options
 @global_options
 @click.pass_obj
 def snapshots(
@@ -138,7 +124,7 @@ def _entry_document(listed: packstone.ListedEntry) -> dict[str, Any]:
     extras = entry.extras
     document: dict[str, Any] = {
         "path": render.json_name(listed.path),
-        "type": TYPES.get(stat.S_IFMT(entry.mode), "unknown"),
+        "type": render.file_type(entry.mode),
         "mode": stat.S_IMODE(entry.mode),
         "uid": entry.uid,
         "gid": entry.gid,

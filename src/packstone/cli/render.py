@@ -58,6 +58,22 @@ def json_name(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+TYPES = {
+    0o100000: "file",
+    0o040000: "dir",
+    0o120000: "symlink",
+    0o010000: "fifo",
+    0o140000: "socket",
+    0o060000: "block",
+    0o020000: "char",
+}
+
+
+def file_type(mode: int) -> str:
+    """Return what a mode says a file is: `file`, `dir`, `symlink` and so on."""
+    return TYPES.get(mode & 0o170000, "unknown")
+
+
 def iec(size: int) -> str:
     """Return a size in bytes for people: `17 B`, `1.2 GiB`."""
     if abs(size) < 1024:

@@ -16,7 +16,24 @@ from typing import Any, BinaryIO
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, copy, keys, prune, restore, snapshot, stats
+from packstone.operations import (
+    browse,
+    check,
+    copy,
+    diff,
+    diff_disk,
+    find,
+    keys,
+    prune,
+    restore,
+    rewrite,
+    snapshot,
+    stats,
+    tag,
+    unique,
+)
+from packstone.operations.diff import DiffResult, Place
+from packstone.operations.find import FindOptions, FoundPath
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -25,6 +42,9 @@ from packstone.operations.results import (
     RestoreResult,
     SnapshotResult,
 )
+from packstone.operations.rewrite import RewriteResult
+from packstone.operations.stats import Growth, SnapshotStats
+from packstone.operations.tag import TagResult
 from packstone.repository import repository as objects
 from packstone.repository.locks import Waiting
 from packstone.repository.repository import Passphrase
@@ -270,6 +290,133 @@ class Repository:
             raise UsageError("the root of a snapshot is a directory")
         return browse.open_stored(self._objects.reader, entry)
 
+    def find(
+        self,
+        patterns: Sequence[str] = (),
+        *,
+        snapshots: Sequence[str] = (),
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        **options: Any,
+    ) -> Iterator[FoundPath]:
+        """Yield the paths that fit patterns in some snapshots, by default all, with their history.
+
+        Further keywords as in FindOptions. Raises UsageError; Damaged, ObjectMissing on the way.
+        """
+        rows = self._choose(snapshots, host, paths, tags)
+        return find.find_paths(
+            self._objects.reader, rows, FindOptions(patterns=tuple(patterns), **options)
+        )
+
+    def diff(
+        self,
+        old: str,
+        new: str,
+        *,
+        path: str | bytes = b"",
+        old_path: str | bytes | None = None,
+    ) -> DiffResult:
+        """Compare two snapshots, or what stands at `path`, formerly `old_path`, in them.
+
+        Raises UsageError, Damaged, ObjectMissing.
+        """
+        reader = self._objects.reader
+        before = path if old_path is None else old_path
+        return diff.diff_places(
+            reader,
+            Place.find(reader, self.find_snapshot(old), os.fsencode(before)),
+            Place.find(reader, self.find_snapshot(new), os.fsencode(path)),
+        )
+
+    def diff_disk(
+        self,
+        snapshot: str,
+        disk: AnyPath,
+        *,
+        path: str | bytes | None = None,
+        exclude: Sequence[str] | None = None,
+        read_data: bool = False,
+    ) -> DiffResult:
+        """Compare what stands at `path` in a snapshot, by default at `disk`, with the disk.
+
+        Files are read where size or mtime differ, with `read_data` always. `exclude` are
+        patterns of names that count on neither side, by default those of the snapshot. What
+        could not be read is in the result's `errors`. Raises UsageError, Damaged, ObjectMissing.
+        """
+        row = self.find_snapshot(snapshot)
+        where = os.fsencode(os.path.abspath(disk) if path is None else path)
+        return diff_disk.diff_disk(
+            self._objects,
+            Place.find(self._objects.reader, row, where),
+            os.fsencode(disk),
+            exclude=row.snapshot.excludes if exclude is None else exclude,
+            read_data=read_data,
+        )
+
+    def tag(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        replace: Sequence[str] | None = None,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+    ) -> TagResult:
+        """Change the tags of snapshots: those named, or all of a host, with paths, with tags.
+
+        A changed snapshot has a new id and names the first one as `original_id`. Raises
+        UsageError, StorageError.
+        """
+        rows = self._choose(snapshots, host, paths, tags, everything=False)
+        return tag.tag_snapshots(self._objects, rows, add=add, remove=remove, replace=replace)
+
+    def rewrite(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        exclude: Sequence[str],
+        forget: bool = False,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> RewriteResult:
+        """Store versions of snapshots without what patterns match, chosen as in `tag`.
+
+        With `forget` the old ones are deleted, each after its new version is durable; the bytes
+        stay in packs until a prune. Raises UsageError, Damaged, ObjectMissing, StorageError.
+        """
+        rows = self._choose(snapshots, host, paths, tags, everything=False)
+        return rewrite.rewrite_snapshots(
+            self._objects, rows, exclude=exclude, forget=forget, dry_run=dry_run
+        )
+
+    def _choose(
+        self,
+        snapshots: Sequence[str],
+        host: str | None,
+        paths: Sequence[AnyPath],
+        tags: Sequence[str],
+        *,
+        everything: bool = True,
+    ) -> list[SnapshotRow]:
+        """Return the snapshots that are named, or else all that the rest lets through.
+
+        Without `everything` an empty list does not mean all of them.
+        """
+        if isinstance(snapshots, str):  # its letters would be taken for the starts of ids
+            snapshots = [snapshots]
+        if not (everything or snapshots or host or paths or tags):
+            raise UsageError("no snapshot is named", hint="Say SNAPSHOT…, --host, --path or --tag")
+        rows = self.snapshots(host=host, paths=paths, tags=tags)
+        if not snapshots:
+            return rows
+        ids = {resolve(spec, rows).id for spec in snapshots}
+        return [row for row in rows if row.id in ids]
+
     def restore(
         self, snapshot: str, target: AnyPath, *, path: str | bytes = b"", **options: Any
     ) -> RestoreResult:
@@ -291,6 +438,20 @@ class Repository:
     def stats(self) -> stats.Stats:
         """Return how much there is and what it takes; raises Damaged, ObjectMissing."""
         return stats.collect_stats(self._objects)
+
+    def snapshot_stats(self, snapshots: Sequence[str]) -> list[SnapshotStats]:
+        """Return what snapshots hold, brought, and need alone; oldest first."""
+        rows = self._choose(snapshots, None, (), ()) if snapshots else []
+        return stats.collect_snapshot_stats(self._objects, rows)
+
+    def growth(self) -> list[Growth]:
+        """Return what each snapshot added to the older ones; oldest first."""
+        return stats.collect_growth(self._objects)
+
+    def freed_by(self, snapshots: Sequence[str]) -> int:
+        """Return the bytes that forgetting snapshots, and a prune, would free."""
+        rows = self._choose(snapshots, None, (), ()) if snapshots else []
+        return unique.freed_by(self._objects, {row.id for row in rows})
 
     def copy_to(
         self,
