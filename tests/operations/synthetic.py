@@ -124,6 +124,7 @@ LEAVES = st.builds(
     mtime=st.integers(0, 2),
     mode=st.sampled_from([stat.S_IFREG | 0o644, stat.S_IFREG | 0o600, stat.S_IFLNK | 0o777]),
     noise=st.integers(0, 1),
+    link=st.just(b""),
 )
 TREES = st.dictionaries(
     NAMES,
