@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from packstone.operations.check_names import check_names
     from packstone.operations.copy import CopyResult
     from packstone.operations.diff import Difference, DiffResult
-    from packstone.operations.facade import Repository, init, open
+    from packstone.operations.facade import Repository
     from packstone.operations.find import FoundPath, FoundVersion
+    from packstone.operations.forget import ForgetResult
     from packstone.operations.keys import ListedKey, import_key
+    from packstone.operations.opening import init, open
     from packstone.operations.prune import PruneResult
     from packstone.operations.results import (
         CheckResult,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from packstone.operations.stats import Growth, SnapshotStats, Stats
     from packstone.operations.tag import TagResult
     from packstone.operations.unique import ObjectsSize
+    from packstone.repository.retention import KeptSnapshot, Retention, RetentionGroup
     from packstone.repository.snapshots import SnapshotRow
 
 __version__ = VERSION
@@ -79,9 +82,11 @@ _HOMES = {
     "packstone.operations.check_names": ("check_names",),
     "packstone.operations.copy": ("CopyResult",),
     "packstone.operations.diff": ("Difference", "DiffResult"),
-    "packstone.operations.facade": ("Repository", "init", "open"),
+    "packstone.operations.facade": ("Repository",),
     "packstone.operations.find": ("FoundPath", "FoundVersion"),
+    "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
+    "packstone.operations.opening": ("init", "open"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.results": (
         "CheckResult",
@@ -95,19 +100,21 @@ _HOMES = {
     "packstone.operations.stats": ("Growth", "SnapshotStats", "Stats"),
     "packstone.operations.tag": ("TagResult",),
     "packstone.operations.unique": ("ObjectsSize",),
+    "packstone.repository.retention": ("KeptSnapshot", "Retention", "RetentionGroup"),
     "packstone.repository.snapshots": ("SnapshotRow",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DiffResult",
-    "Difference", "Entry", "Finding", "FoundPath", "FoundVersion", "GenerationChanged",
-    "Growth", "ListedEntry", "ListedKey", "ObjectMissing", "ObjectsSize", "PackstoneError",
-    "Problem", "Progress", "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing",
-    "RestoreResult", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
-    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
-    "StorageUnavailable", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
-    "__version__", "check_names", "import_key", "init", "open",
+    "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
+    "GenerationChanged", "Growth", "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing",
+    "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult", "Repository",
+    "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention", "RetentionGroup",
+    "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow",
+    "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "TagResult",
+    "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__", "check_names",
+    "import_key", "init", "open",
 ]  # fmt: skip
 
 

@@ -351,6 +351,28 @@ def test_a_listing_that_fails_midway_raises(
         list(storage.list("packs/00"))
 
 
+def test_what_is_deleted_meanwhile_is_in_no_listing(
+    storage: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {f"snapshots/{letter}" for letter in "abcdef"}
+    for name in names:
+        storage.put(name, b"")
+    listing = storage.list("snapshots")
+    first, _size = next(listing)
+    gone = sorted(names - {first})[:3]
+    for name in gone:
+        storage.delete(name)
+    assert {first, *(name for name, _size in listing)} == names - set(gone)
+
+    listing = storage.list("snapshots")
+    first, _size = next(listing)
+    (lost, *_others) = sorted(names - set(gone) - {first})
+    storage.delete(lost)
+    monkeypatch.setattr(os, "listdir", lambda path: [lost.rpartition("/")[2]])
+    with pytest.raises(ObjectMissing):
+        list(listing)
+
+
 def test_a_full_disk(storage: Local) -> None:
     """A limit on file size is what a full disk looks like to one process."""
     code = (

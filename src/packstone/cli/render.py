@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from packstone.errors import PackstoneError
     from packstone.model import Problem
+    from packstone.repository.retention import RetentionGroup
 
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -154,6 +155,30 @@ def problems(found: Iterable[Problem]) -> None:
 def problem_rows(found: Iterable[Problem]) -> list[dict[str, str]]:
     """Return problems as the JSON contract has them."""
     return [{"path": json_name(p.path), "message": p.message} for p in found]
+
+
+def group_document(group: RetentionGroup) -> dict[str, Any]:
+    """Return what the snapshots of a group have in common, for JSON; else None."""
+    return {
+        "host": group.host,
+        "paths": None if group.paths is None else [*map(json_name, group.paths)],
+        "name": None if group.name is None else json_name(group.name),
+        "tags": None if group.tags is None else list(group.tags),
+    }
+
+
+def group_heading(group: RetentionGroup) -> str:
+    """Return what the snapshots of a group have in common, for people."""
+    parts = []
+    if group.host is not None:
+        parts.append(f"host {printable(group.host)}")
+    if group.paths is not None:
+        parts.append("paths " + " ".join(printable(path) for path in group.paths))
+    if group.name:
+        parts.append(f"name {printable(group.name)}")
+    if group.tags is not None:
+        parts.append("tags " + (",".join(printable(tag) for tag in group.tags) or "none"))
+    return ", ".join(parts) or "all snapshots"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int]) -> None:

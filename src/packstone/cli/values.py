@@ -89,6 +89,15 @@ def name(text: str) -> bytes:
     return os.fsencode(text)
 
 
+def count(text: str) -> int:
+    """Return a count, or -1 for `all`; raise BadParameter otherwise."""
+    if text in ("all", "-1", "unlimited"):
+        return -1
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise click.BadParameter(f"{text!r} is neither a count nor 'all'.")
+    return int(text)
+
+
 def split_place(text: str) -> tuple[str, bytes]:
     """Return snapshot and path of `SNAPSHOT[:PATH]`; ids and `latest~2` hold no colon."""
     snapshot, _, path = text.partition(":")

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
-from packstone.model import KIB, MIB
 from packstone.operations import (
     browse,
     check,
@@ -23,7 +22,9 @@ from packstone.operations import (
     diff,
     diff_disk,
     find,
+    forget,
     keys,
+    mount,
     prune,
     restore,
     rewrite,
@@ -48,81 +49,10 @@ from packstone.operations.tag import TagResult
 from packstone.repository import repository as objects
 from packstone.repository.locks import Waiting
 from packstone.repository.repository import Passphrase
-from packstone.repository.snapshots import SnapshotRow, resolve, select
+from packstone.repository.retention import GROUP_BY, Retention, RetentionGroup, group_snapshots
+from packstone.repository.snapshots import SnapshotRow, newest, resolve, select
 
 AnyPath = str | bytes | Path
-
-
-def init(
-    location: str | Path,
-    *,
-    chunk_size: int | None = None,
-    pack_size: int = 64 * MIB,
-    level: int = 3,
-    delta_versions: int = 64,
-    passphrase: str | bytes | None = None,
-    like: Repository | None = None,
-    argon2: Argon2 | None = None,
-    index_dir: str | Path | None = None,
-) -> Repository:
-    """Create a repository in a new or empty directory and open it.
-
-    With a passphrase it is encrypted, and `argon2` is the cost of guessing it. With `like`
-    chunks travel unchanged between the two: the new one cuts and names them alike. Sizes in
-    bytes: `chunk_size`, the average, is a power of two from 4 KiB to 8 MiB, by default 256 KiB;
-    `pack_size` the target of packs from 1 MiB to 1 GiB; `level` is zstd's, 1 to 19;
-    `delta_versions` how many versions of a chunk stand on one whole copy, 2 to 1,024. The index
-    goes to `index_dir` if given. Raises UsageError, StorageError.
-    """
-    family: bytes | None = None
-    if like is not None:
-        average = like._objects.config.average
-        if chunk_size not in (None, average):
-            raise UsageError(f"chunk size {chunk_size}: a repository like this one has {average}")
-        chunk_size = average
-        secrets = like._objects.secrets
-        if (secrets is None) != (passphrase is None):
-            raise UsageError("of two repositories that are alike both are encrypted, or neither")
-        family = secrets.family if secrets else None
-    objects.init(
-        os.fspath(location),
-        average=chunk_size or 256 * KIB,
-        pack_size=pack_size,
-        level=level,
-        delta_versions=delta_versions,
-        passphrase=passphrase,
-        family=family,
-        cost=argon2 or Argon2(),
-        index_dir=None if index_dir is None else os.fspath(index_dir),
-    )
-    return Repository(location, passphrase=passphrase)
-
-
-def open(
-    location: str | Path,
-    *,
-    passphrase: Passphrase = None,
-    index_dir: str | Path | None = None,
-    threads: int | None = None,
-    lock_timeout: float = 0.0,
-    waiting: Callable[[str], None] | None = None,
-) -> Repository:
-    """Open a repository.
-
-    `passphrase` opens an encrypted one; a function is called only when one is needed. `threads`
-    is the number of worker threads, by default one for each processor available. `lock_timeout`
-    is how many seconds to wait while others hold a lock; `waiting` is told for whom. Raises
-    RepositoryMissing, RepositoryLocked, WrongPassphrase, UnsupportedFormat, Damaged,
-    StorageError.
-    """
-    return Repository(
-        location,
-        passphrase=passphrase,
-        index_dir=index_dir,
-        threads=threads,
-        lock_timeout=lock_timeout,
-        waiting=waiting,
-    )
 
 
 class Repository:
@@ -247,11 +177,36 @@ class Repository:
         return SnapshotOptions(threads=self._threads, clock=self._clock, **options)
 
     def snapshots(
-        self, *, host: str | None = None, paths: Sequence[AnyPath] = (), tags: Sequence[str] = ()
+        self,
+        *,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        latest: int | None = None,
     ) -> list[SnapshotRow]:
-        """Return the snapshots of a host, holding all paths, with all tags; oldest first."""
+        """Return the snapshots of a host, holding all paths, with all tags; oldest first.
+
+        With `latest` only the newest so many of each host and source.
+        """
         wanted = [os.fsencode(path) for path in paths]
-        return select(self._objects.snapshots(), host=host, paths=wanted, tags=tags)
+        rows = select(self._objects.snapshots(), host=host, paths=wanted, tags=tags)
+        if latest is None:
+            return rows
+        groups = group_snapshots(rows)
+        ids = {row.id for group in groups.values() for row in newest(group, latest)}
+        return [row for row in rows if row.id in ids]
+
+    def snapshot_groups(
+        self, group_by: Sequence[str] = GROUP_BY, *, latest: int | None = None, **wanted: Any
+    ) -> list[tuple[RetentionGroup, Sequence[SnapshotRow]]]:
+        """Return snapshots by what they have in common: "host", "paths", "tags", "name".
+
+        With `latest` the newest so many of each group; further keywords as in `snapshots`.
+        """
+        groups = group_snapshots(self.snapshots(**wanted), group_by)
+        if latest is None:
+            return list(groups.items())
+        return [(group, newest(rows, latest)) for group, rows in groups.items()]
 
     def find_snapshot(
         self,
@@ -417,6 +372,25 @@ class Repository:
         ids = {resolve(spec, rows).id for spec in snapshots}
         return [row for row in rows if row.id in ids]
 
+    def mount(
+        self,
+        directory: AnyPath,
+        *,
+        allow_other: bool = False,
+        warn: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        """Show all snapshots as read-only directories until they are unmounted.
+
+        Gives the lock back. Needs the extra `mount`; raises UsageError where it cannot be done.
+        """
+        mount.mount(
+            self._objects,
+            os.fsdecode(directory),
+            threads=self._threads,
+            warn=warn,
+            allow_other=allow_other,
+        )
+
     def restore(
         self, snapshot: str, target: AnyPath, *, path: str | bytes = b"", **options: Any
     ) -> RestoreResult:
@@ -433,6 +407,45 @@ class Repository:
             os.fsencode(target),
             os.fsencode(path),
             RestoreOptions(threads=self._threads, **options),
+        )
+
+    def forget(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        keep: Retention | None = None,
+        group_by: Sequence[str] = GROUP_BY,
+        allow_empty: bool = False,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> forget.ForgetResult:
+        """Forget the snapshots that are named, or those that the policy `keep` does not keep.
+
+        Only snapshots of `host` holding all `paths` with all `tags` are looked at. A policy is
+        applied to each group of equal `group_by` ("host", "paths", "tags", "name"); one that
+        would empty a group is refused unless `allow_empty`. What snapshots reached stays stored.
+        Raises UsageError: then nothing was forgotten; StorageError says how far it came.
+        """
+        if isinstance(snapshots, str):  # its letters would be taken for the starts of ids
+            snapshots = [snapshots]
+        if bool(snapshots) == (keep is not None):
+            raise UsageError(
+                "either snapshots or a policy say what to forget",
+                hint="Say what to keep, for example --keep-daily 7, or name snapshots",
+            )
+        wanted = forget.Filter(host=host, paths=[os.fsencode(path) for path in paths], tags=tags)
+        if keep is None:
+            return forget.forget_named(self._objects, snapshots, wanted, dry_run=dry_run)
+        return forget.forget_by_policy(
+            self._objects,
+            keep,
+            wanted,
+            now_ns=self._clock(),
+            group_by=group_by,
+            allow_empty=allow_empty,
+            dry_run=dry_run,
         )
 
     def stats(self) -> stats.Stats:
@@ -480,19 +493,26 @@ class Repository:
         )
 
     def prune(
-        self, *, max_unused: float = prune.MAX_UNUSED, rebase: bool = False, dry_run: bool = False
+        self,
+        *,
+        max_unused: float = prune.MAX_UNUSED,
+        rebase: bool = False,
+        dry_run: bool = False,
+        without: Sequence[str] = (),
     ) -> prune.PruneResult:
         """Delete what no snapshot needs; packs are written anew where more is wasted.
 
         `max_unused` is the part of a pack, 0 to 1. With `rebase` nothing stays of what no snapshot
-        names, not even as the base of a delta. Raises RepositoryLocked while others work, Damaged
-        and ObjectMissing when it is not known what is needed, StorageError.
+        names, not even as the base of a delta. A dry run looks at what would be were the snapshots
+        of `without`, ids, forgotten. Raises RepositoryLocked while others work, Damaged and
+        ObjectMissing when it is not known what is needed, StorageError.
         """
         return prune.prune_repository(
             self._objects,
             max_unused=max_unused,
             rebase=rebase,
             dry_run=dry_run,
+            without=without,
             threads=self._threads,
         )
 

@@ -15,9 +15,9 @@ from packstone.operations.unique import (
     ObjectsSize,
     first_reached,
     freed_alone,
-    mark,
     measure_objects,
     unique_to,
+    walk_trees,
 )
 from packstone.repository.marks import Marker
 from packstone.repository.repository import ObjectRepository
@@ -73,13 +73,15 @@ def collect_stats(repository: ObjectRepository) -> Stats:
 class SnapshotStats:
     """What one snapshot holds, brought, and needs alone; sizes in bytes.
 
-    `reached` are all its objects, each once; `new` those that no older snapshot reaches;
-    `unique` those that no other one does, `bytes_freed` what goes away with it alone.
+    `named` are its objects, each once, `reached` these and what their deltas stand on; `new`
+    are those of the latter that no older snapshot reaches, `unique` those that no other one
+    does; `bytes_freed` is what goes away with it alone.
     """
 
     row: SnapshotRow
     files: int | None
     bytes_total: int | None
+    named: ObjectsSize
     reached: ObjectsSize
     new: ObjectsSize
     unique: ObjectsSize
@@ -102,7 +104,9 @@ def collect_snapshot_stats(
     rows = repository.snapshots()
     ids = [row.id for row in wanted]
     first, alone, everything = unique_to(repository, rows, ids)
-    reached = measure_objects(repository, [mark(repository, [row]) for row in wanted])
+    markers = [walk_trees(repository, [row]) for row in wanted]
+    named = measure_objects(repository, [marker.wanted for marker in markers])
+    reached = measure_objects(repository, [marker.marks for marker in markers])
     new = measure_objects(repository, [first[key] for key in ids])
     unique = measure_objects(repository, [alone[key] for key in ids])
     freed = freed_alone(repository, everything, [alone[key] for key in ids])
@@ -111,6 +115,7 @@ def collect_snapshot_stats(
             row=row,
             files=row.snapshot.summary.get("files"),
             bytes_total=row.snapshot.summary.get("bytes_total"),
+            named=named[at],
             reached=reached[at],
             new=new[at],
             unique=unique[at],

@@ -59,14 +59,21 @@ def _freed(repository: ObjectRepository, kept: Marks, gone: Marks) -> int:
 def mark(
     repository: ObjectRepository, rows: Iterable[SnapshotRow], before: Marks | None = None
 ) -> Marks:
-    """Return what some snapshots reach and `before` does not hold; missing chunks are warned of."""
+    """Return what some snapshots reach, all of it that `before` does not hold; see `walk_trees`."""
+    return walk_trees(repository, rows, before).marks
+
+
+def walk_trees(
+    repository: ObjectRepository, rows: Iterable[SnapshotRow], before: Marks | None = None
+) -> Marker:
+    """Return what went through some snapshots; missing chunks are warned of."""
     marker = Marker(repository.index, repository.reader.get, before)
     marker.add(row.snapshot.tree for row in rows)
     if marker.missing:
         text = f"{marker.missing} chunks are in no pack: what they stand on is not counted"
         if text not in repository.warnings:
             repository.warnings.append(text)
-    return marker.marks
+    return marker
 
 
 def first_reached(
@@ -79,7 +86,8 @@ def first_reached(
     everything = Marks()
     found: dict[str, Marks] = {}
     for row in rows:
-        fresh = mark(repository, [row], everything)
+        # The bases of new deltas are marked whether or not they were reached before.
+        fresh = mark(repository, [row], everything).without(everything)
         everything.include(fresh)
         if row.id in wanted:
             found[row.id] = fresh

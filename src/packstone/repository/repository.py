@@ -201,6 +201,10 @@ class ObjectRepository:
         self.warnings.extend(error.message for error in damaged)
         return rows
 
+    def release_lock(self) -> None:
+        """Give the lock back and go on reading: packs may vanish from now on."""
+        self.lock.release()
+
     def close(self) -> None:
         """Release the lock and the view."""
         if self._index is not None:

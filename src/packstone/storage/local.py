@@ -246,7 +246,14 @@ class LocalStorage(Storage):
                 if entry.is_dir(follow_symlinks=False):
                     yield from self.list(name)
                 elif entry.is_file(follow_symlinks=False):
-                    yield name, entry.stat(follow_symlinks=False).st_size
+                    try:
+                        size = entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        # deleted since: in no listing; but what is listed and not there is none
+                        if entry.name in os.listdir(self.full_path(prefix)):
+                            raise
+                        continue
+                    yield name, size
         except OSError as error:
             fail(error, "list", prefix)
 
