@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import packstone
     from packstone.errors import PackstoneError
     from packstone.model import Problem
-    from packstone.repository.retention import RetentionGroup
 
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -157,7 +157,7 @@ def problem_rows(found: Iterable[Problem]) -> list[dict[str, str]]:
     return [{"path": json_name(p.path), "message": p.message} for p in found]
 
 
-def group_document(group: RetentionGroup) -> dict[str, Any]:
+def group_document(group: packstone.RetentionGroup) -> dict[str, Any]:
     """Return what the snapshots of a group have in common, for JSON; else None."""
     return {
         "host": group.host,
@@ -167,7 +167,7 @@ def group_document(group: RetentionGroup) -> dict[str, Any]:
     }
 
 
-def group_heading(group: RetentionGroup) -> str:
+def group_heading(group: packstone.RetentionGroup) -> str:
     """Return what the snapshots of a group have in common, for people."""
     parts = []
     if group.host is not None:
