@@ -116,11 +116,12 @@ def only(tree: Tree, paths: Iterable[bytes]) -> Tree:
     return found
 
 
-NAMES = st.sampled_from([b"a", b"b", b"c", b"d.txt", b"E.TXT", b"\xff"])
+# Few names and contents: what matters happens where they meet.
+NAMES = st.sampled_from([b"a", b"b", b"c", b"d.txt", b"E.TXT"])
 LEAVES = st.builds(
     Leaf,
-    content=st.integers(0, 3),
-    size=st.sampled_from([0, 1, 2, 5000]),
+    content=st.integers(0, 1),
+    size=st.sampled_from([2, 2, 2, 1, 0]),
     mtime=st.integers(0, 2),
     mode=st.sampled_from([stat.S_IFREG | 0o644, stat.S_IFREG | 0o600, stat.S_IFLNK | 0o777]),
     noise=st.integers(0, 1),

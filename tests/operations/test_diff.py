@@ -157,7 +157,7 @@ def test_many_files_alike_are_paired_in_time(repository: packstone.Repository) -
     first, second = commit(repository, [(old, [b"/"], "x"), (new, [b"/"], "x")])
     started = time.process_time()
     result = repository.diff(first, second)
-    assert result.count("renamed") == 20_000
+    assert result.count("renamed") == len({row.path for row in result.differences}) == 20_000
     assert time.process_time() - started < 10, "quadratic"
 
 
@@ -261,12 +261,12 @@ def test_content_is_compared_at_every_place(settled: packstone.Repository, sourc
     path = source / "file"
     with open(path, "wb") as file:
         file.write(os.urandom(20_000))
-        file.seek(400_000)
+        file.seek(9_000_000)
         file.write(os.urandom(20_000))
-        file.truncate(600_000)
+        file.truncate(12_000_000)
     settled.snapshot([source])
     original = path.read_bytes()
-    for at in (0, 19_999, 200_000, 399_999, 400_000, 419_999, 599_999):
+    for at in (0, 19_999, 5_000_000, 8_999_999, 9_000_000, 9_019_999, 11_999_999):
         path.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
         assert told(settled.diff_disk("latest", source), source) == {b"file": "content"}
     path.write_bytes(original)

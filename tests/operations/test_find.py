@@ -201,6 +201,33 @@ def test_a_path_is_not_gone_where_nobody_looked(repository: packstone.Repository
     assert [what for _, what, _ in found["y", b"/srv/a/file"]] == ["new"]
 
 
+def test_sources_that_change(repository: packstone.Repository) -> None:
+    """A snapshot of one file between two of its directory, which are the same tree."""
+    one = {b"srv": {b"x": Leaf(1), b"y": Leaf(1), b"d": {b"z": Leaf(1)}}}
+    other = {b"srv": {b"x": Leaf(2), b"d": {b"z": Leaf(2)}}}
+    ids = commit(
+        repository,
+        [(one, [b"/srv"], "x"), (only(other, [b"/srv/x", b"/srv/d/z"]), [b"/srv/x", b"/srv/d/z"],
+         "x"), (one, [b"/srv"], "x"), (only(one, [b"/srv/y"]), [b"/srv/x", b"/srv/y"], "x")],
+    )  # fmt: skip
+    found = {path: [what for _, what, _ in history]
+             for (_, path), history in found_by(repository, ids, types=["f"]).items()}  # fmt: skip
+    assert found == {
+        b"/srv/x": ["new", "content", "content", "gone"],
+        b"/srv/y": ["new"],
+        b"/srv/d/z": ["new", "content", "content"],
+    }
+
+
+def test_one_version_that_fits_is_enough(repository: packstone.Repository) -> None:
+    trees = [{b"Dump.SQL": Leaf(number, size)} for number, size in enumerate([10, 900, 20])]
+    ids = commit(repository, [(tree, [b"/"], "x") for tree in trees])
+    (found,) = repository.find(["dump.*"], snapshots=ids, min_size=500, ignore_case=True)
+    assert [v.entry.size for v in found.versions if v.entry] == [10, 900, 20]
+    assert list(repository.find(["dump.*"], snapshots=ids)) == []
+    assert list(repository.find(snapshots=ids, min_size=901)) == []
+
+
 def test_real_files(repository: packstone.Repository, source: Path) -> None:
     (source / "report.csv").write_bytes(b"1")
     (source / "steady").write_bytes(b"1")

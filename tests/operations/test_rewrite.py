@@ -180,6 +180,30 @@ def test_restored(repository: packstone.Repository, source: Path, tmp_path: Path
     assert again.chunks_new == 0, "what was there is not found again"
 
 
+def test_equal_directories_are_told_apart_by_path(repository: packstone.Repository) -> None:
+    same = {b"x": Leaf(1), b"y": {b"x": Leaf(1)}}
+    (first,) = commit(repository, [({b"a": same, b"b": same}, [b"/"], "x")])
+    (done,) = repository.rewrite([first], exclude=["/b/x", "/a/y/x"]).rewritten
+    assert set(listing(repository, done.new.id)) == {
+        b"/a", b"/a/x", b"/a/y", b"/b", b"/b/y", b"/b/y/x"
+    }  # fmt: skip
+
+
+def test_a_group_may_begin_elsewhere_in_each_snapshot(repository: packstone.Repository) -> None:
+    """The directory that both share names the group in one of them, and not in the other."""
+    link = Leaf(1, link=b"a/first")
+    shared = {b"second": link, b"third": link}
+    one = {b"a": {b"first": link}, b"z": shared}
+    two = one | {b"b": link}
+    ids = commit(repository, [(tree, [b"/"], "x") for tree in (one, two)])
+    done = repository.rewrite(ids, exclude=["/a"]).rewritten
+    groups = [
+        {entry.extras.link for entry in listing(repository, each.new.id).values() if entry.extras}
+        for each in done
+    ]
+    assert groups == [{b"z/second"}, {b"b"}]
+
+
 def test_dry_run_writes_nothing(repository: packstone.Repository, source: Path) -> None:
     (source / "a").write_bytes(b"123")
     (source / "b").write_bytes(b"4")
