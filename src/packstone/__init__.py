@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
     from packstone.operations.prune import PruneResult
+    from packstone.operations.repair_index import RepairIndexResult
+    from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
+    from packstone.operations.repair_snapshots import RepairedSnapshot, RepairSnapshotsResult
     from packstone.operations.results import (
         CheckResult,
         Finding,
@@ -88,6 +91,9 @@ _HOMES = {
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
     "packstone.operations.prune": ("PruneResult",),
+    "packstone.operations.repair_index": ("RepairIndexResult",),
+    "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
+    "packstone.operations.repair_snapshots": ("RepairSnapshotsResult", "RepairedSnapshot"),
     "packstone.operations.results": (
         "CheckResult",
         "Finding",
@@ -106,10 +112,11 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DiffResult",
-    "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
+    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
+    "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
     "GenerationChanged", "Growth", "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing",
-    "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult", "Repository",
+    "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult", "RepairIndexResult",
+    "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
     "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention", "RetentionGroup",
     "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow",
     "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "TagResult",

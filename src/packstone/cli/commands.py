@@ -38,6 +38,7 @@ COMMANDS = {
     "prune": "prune",
     "copy": "copy",
     "check": "check",
+    "repair": "repair",
     "key": "key",
     "completion": "completion",
 }

@@ -34,6 +34,7 @@ from packstone.repository.locks import Lock, Waiting
 from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.sweep import Sweep, read_newest_state
+from packstone.repository.view import discard_view
 from packstone.repository.writer import ObjectWriter
 from packstone.storage.base import local_path
 from packstone.storage.local import LocalStorage
@@ -82,7 +83,7 @@ class ObjectRepository:
         except BaseException:
             self.lock.release()
             raise
-        self._random = random
+        self.random = random
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -136,6 +137,14 @@ class ObjectRepository:
             return self.storage.full_path("index")
         return os.path.join(cache_directory(), name)
 
+    def discard_index(self) -> None:
+        """Delete the view's files, whatever is in them: its next use makes it anew."""
+        with self._opening:
+            if self._index is not None:
+                self._index.close()
+            self._index = self._reader = None
+            discard_view(self._index_dir or self._default_index_dir())
+
     @property
     def reader(self) -> ObjectReader:
         """The reader of objects, shared by all who read."""
@@ -167,8 +176,9 @@ class ObjectRepository:
             self.reader,
             level=level or self.config.level,
             pack_size=self.config.pack_size,
+            largest_chunk=4 * self.config.average,
             generation=generation,
-            random=self._random,
+            random=self.random,
             dry_run=dry_run,
         )
 
@@ -191,7 +201,7 @@ class ObjectRepository:
     def sweep(self) -> Sweep:
         """Exchange the shared lock for the exclusive one, to delete packs; a context manager."""
         layout.check_features(self.storage, self.sealer, writing=True)
-        return Sweep(self.storage, self.sealer, self.index, self.lock, self._random)
+        return Sweep(self.storage, self.sealer, self.index, self.lock, self.random)
 
     def snapshots(self) -> list[SnapshotRow]:
         """Return all readable snapshots, oldest first; damaged ones become warnings."""
