@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.prune import PruneResult
     from packstone.operations.results import (
+        Change,
         CheckResult,
         Finding,
         ListedEntry,
@@ -75,6 +76,7 @@ _HOMES = {
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.results": (
+        "Change",
         "CheckResult",
         "Finding",
         "ListedEntry",
@@ -88,8 +90,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding", "GenerationChanged",
-    "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
+    "Argon2", "Change", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding",
+    "GenerationChanged", "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
     "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult",
     "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
     "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
