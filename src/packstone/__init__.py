@@ -91,11 +91,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding",
-    "GenerationChanged", "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem", "Progress",
-    "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult",
-    "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
-    "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
-    "check_names", "import_key", "init", "open",
+    "GenerationChanged", "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem",
+    "Progress", "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing",
+    "RestoreResult", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats",
+    "StorageError", "StorageFull", "StorageUnavailable", "UnsupportedFormat", "UsageError",
+    "WrongPassphrase", "__version__", "check_names", "import_key", "init", "open",
 ]  # fmt: skip
 
 

@@ -259,7 +259,7 @@ class TreeRestorer:
         if row is not None and overwrite == "never":
             self._keep(directory, entry)
             return  # what is there is not ours: no further name may become a link to it
-        if row is not None and self._pretend and not self._gives_way(directory, entry, row):
+        if row is not None and self._is_in_the_way(directory, entry, row):
             return
         if stat.S_ISREG(entry.mode):
             file = self._place_file(level, directory, entry, path, row)
@@ -365,15 +365,17 @@ class TreeRestorer:
         action = "create" if row is None else "change"
         self._report(action, directory.path_of(entry.name), size)
 
-    def _gives_way(self, directory: TargetDirectory, entry: Entry, row: StatRow) -> bool:
-        """Say whether what is there would be replaced; what is in a directory is told."""
+    def _is_in_the_way(self, directory: TargetDirectory, entry: Entry, row: StatRow) -> bool:
+        """Say whether a directory keeps an entry from its place; what would be in it is told."""
         if not stat.S_ISDIR(row[MODE]):
-            return True
-        if self._deleter is not None and self._target.remove(directory, entry.name, True):
-            return True
+            return False
+        if self._deleter is not None and (
+            not self._pretend or self._target.remove(directory, entry.name, True)
+        ):
+            return False  # it is removed when what replaces it is whole
         there = directory.path_of(entry.name)
         self._files.problem(there, "not restored: a directory is in its place")
-        return False
+        return True
 
     def _flush(self) -> None:
         """Start to write the contents of this window, and complete the one before it.
@@ -433,6 +435,8 @@ class TreeRestorer:
                 ):
                     self._keep(directory, entry, row)
                     continue
+            if row is not None and self._is_in_the_way(directory, entry, row):
+                continue
             self._replaced(directory, entry, row)
             if self._pretend:
                 self._result.files_restored += 1
