@@ -209,15 +209,22 @@ def test_another_inode_gets_no_attributes(tmp_path: Path, canary: Canary) -> Non
         assert row is not None
         os.unlink(root / "file")
         os.link(canary.path / "file", root / "file")
-        before = canary.look()
+        mode = (canary.path / "file").stat().st_mode
         wanted = file_entry(b"file", DATA, 0o100777)
         settled = target.settle_attributes(target.root, wanted, row)
         assert settled == existing_module.Settled.NEEDS_COPY
         again = target.stat_names(target.root, (b"file",))[0]
         assert again is not None
+        (canary.path / "moved").write_bytes(DATA)
+        (canary.path / "moved").rename(root / "file")  # of one name, and another inode
+        settled = target.settle_attributes(target.root, wanted, row)
+        assert settled == existing_module.Settled.NEEDS_COPY
+        assert stat.S_IMODE((root / "file").stat().st_mode) != 0o777
+        os.unlink(root / "file")
+        os.link(canary.path / "file", root / "file")
         settled = target.settle_attributes(target.root, wanted, again)
         assert settled == existing_module.Settled.NEEDS_COPY
-    assert canary.look() == before
+    assert (canary.path / "file").stat().st_mode == mode
 
 
 def test_a_mounted_file_system_is_not_deleted(tmp_path: Path) -> None:

@@ -231,3 +231,66 @@ def test_what_cannot_be_deleted_is_named(
     assert {problem.path for problem in result.errors} == {os.fsencode(each) for each in immutable}
     assert names(target) == {"a", "fixed", "extra/immutable"}
     assert (target / "fixed").read_bytes() == b"old"
+
+
+def test_other_mounts_are_left_alone(
+    repository: packstone.Repository, source: Path, tmp_path: Path
+) -> None:
+    """A snapshot that did not go into a mount has an empty directory there; it is none."""
+    put(source, "a")
+    (source / "mounted").mkdir()
+    repository.snapshot([source])
+    outside = tmp_path / "outside"
+    put(outside, "precious", "d/precious")
+    put(source, "extra")
+    mounted = source / "mounted"
+    done = subprocess.run(["mount", "--bind", outside, mounted], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        for target in (None, source):
+            put(source, "extra")
+            path = os.fsencode(source)
+            tried = repository.restore(
+                "latest", target, path=path, overwrite="changed", delete=True, dry_run=True
+            )
+            result = repository.restore(
+                "latest", target, path=path, overwrite="changed", delete=True
+            )
+            assert tried.files_deleted == result.files_deleted == 1
+            assert result.errors == []
+            assert any("mounted" in text for text in result.warnings)
+            assert names(outside) == {"precious", "d/precious"}
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+    assert names(source) == {"a"}
+
+
+def test_a_source_that_is_a_mount(
+    repository: packstone.Repository, source: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    done = subprocess.run(["mount", "--bind", outside, source], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        put(source, "a", "d/b")
+        repository.snapshot([source])
+        put(source, "extra", "d/extra")
+        result = repository.restore("latest", None, overwrite="changed", delete=True)
+        assert result.errors == [] and result.warnings == []
+        assert names(source) == {"a", "d/b"}
+    finally:
+        subprocess.run(["umount", source], check=True)
+
+
+def test_the_root_of_the_machine_is_no_target_to_delete_in(
+    repository: packstone.Repository, source: Path
+) -> None:
+    """The snapshot has one directory; everything else there is not extra."""
+    put(source, "a")
+    repository.snapshot([source])
+    for dry_run in (True, False):  # the first shows whether the second may be tried
+        with pytest.raises(packstone.UsageError, match="whole machine"):
+            repository.restore("latest", "/", overwrite="changed", delete=True, dry_run=dry_run)

@@ -221,6 +221,23 @@ def test_attributes_are_not_set_on_a_shared_inode(
     assert stat.S_IMODE(long.stat().st_mode) == 0o644
 
 
+def test_two_files_that_should_not_be_one(
+    repository: packstone.Repository, source: Path, tmp_path: Path
+) -> None:
+    """On disk they are one inode, with all that both should have: only one of them keeps it."""
+    target = tmp_path / "target"
+    target.mkdir()
+    for name in ("a", "b"):
+        (source / name).write_bytes(b"the same")
+        os.utime(source / name, ns=(0, 0))
+    shutil.copy2(source / "a", target)
+    os.link(target / "a", target / "b")
+    repository.snapshot([source])
+    for options in ({}, {"read_data": True}):
+        assert over(repository, source, target, **options).errors == []
+        assert describe(source, top=False) == describe(target, top=False)
+
+
 @pytest.mark.parametrize("mode", [0o666, 0o646])
 def test_who_could_write_cannot_change_it_afterwards(
     repository: packstone.Repository, source: Path, long: Path, mode: int

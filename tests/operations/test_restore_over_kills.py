@@ -188,6 +188,9 @@ def test_a_long_file_is_gone_on_with(scene: Scene, tmp_path: Path) -> None:
     part.chmod(0o600)
     inode = part.stat().st_ino
     (target / ".packstone-0123456789abcdef-18-3").write_bytes(b"a small one")
+    of_no_use = target / ".packstone-0123456789abcdef-20-"
+    of_no_use.write_bytes(data[: 3 << 20])
+    of_no_use.chmod(0o600)
     os.symlink("/etc/passwd", target / ".packstone-0123456789abcdef-19-")
     mine = target / ".packstone-notes"
     mine.write_bytes(b"no name of a restore")

@@ -39,7 +39,12 @@ from packstone.filesystem.placing import Outcome, Placing, Problems, discard, is
 from packstone.filesystem.reading import open_regular
 from packstone.filesystem.removing import Judge, Removal, Told
 from packstone.filesystem.small_files import SmallFile, write_plain
-from packstone.filesystem.target_directory import Directories, TargetDirectory, validate_name
+from packstone.filesystem.target_directory import (
+    Directories,
+    TargetDirectory,
+    mount_of,
+    validate_name,
+)
 from packstone.filesystem.target_file import TargetFile, is_adoptable
 from packstone.model import Buffer, Entry, Problem
 
@@ -386,6 +391,11 @@ class Target:
     def enter(self, parent: TargetDirectory, name: bytes) -> TargetDirectory | None:
         """Meet a directory that is there; None if there is none. Raises TargetError."""
         return self._directories.enter(parent, name)
+
+    def mount(self, directory: TargetDirectory) -> int | str:
+        """Return what tells the mount that a directory is on from others. Raises TargetError."""
+        with self._directories.hold(directory) as fd:
+            return mount_of(fd)
 
     def leftovers(self, directory: TargetDirectory) -> list[tuple[bytes, int]]:
         """Return temporary files that restores left which were killed, and their sizes.

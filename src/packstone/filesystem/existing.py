@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 from enum import IntEnum
 
 from packstone.filesystem import _scan
@@ -113,6 +114,8 @@ def is_zero(fd: int, offset: int, size: int) -> bool:
 
 def clone(source_fd: int, target_fd: int) -> bool:
     """Make one file share all blocks of another; False where file systems cannot (reflink)."""
+    if sys.platform != "linux":
+        return False
     try:
         fcntl.ioctl(target_fd, _FICLONE, source_fd)
     except OSError:

@@ -69,6 +69,11 @@ def _restore_below(
         tree_id = directory_id(only) if is_directory_mode(only.mode) else None
     base = b"".join(b"/" + name for name in (names if tree_id is not None else names[:-1]))
     if options.delete and tree_id is not None:
+        if not names and os.path.isdir(target) and os.path.samefile(target, b"/"):
+            raise UsageError(
+                "--delete would make this whole machine what the snapshot has",
+                hint="Say --in-place: then only what is below the snapshot's paths is deleted",
+            )
         below = [each for each in row.snapshot.paths if split_path(each)[: len(names)] == names]
         for root in (path, *below):
             _refuse_to_empty(repository, row, root)

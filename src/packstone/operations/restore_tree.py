@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -34,8 +35,8 @@ class Level:
     """A directory of the snapshot that is being walked; made when something in it is taken."""
 
     __slots__ = (
-        "above", "directory", "entries", "entry", "included", "leftovers", "taken", "tree_id",
-        "whole",
+        "above", "abroad", "directory", "entries", "entry", "included", "leftovers", "mount",
+        "taken", "tree_id", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +56,8 @@ class Level:
         self.taken = False  # whether something in it is restored
         self.whole = True  # whether all of its entries could be read
         self.leftovers: dict[int, bytes] = {}  # size → temporary file of a killed restore
+        self.mount: int | str = 0  # where its directory is, for --delete
+        self.abroad = False  # on another mount than what is restored
 
 
 class _Left(NamedTuple):
@@ -103,6 +106,7 @@ class TreeRestorer:
         self._verifiable: list[tuple[TargetDirectory, Entry, RestoredFile | None]] = []
         self._select = Selection(options.include, options.exclude)
         self._owners = Owners(row, options.owner, result.warnings)
+        self._told = threading.Lock()
         self._deleter: Deleter | None = None
         if options.delete:
             self._deleter = Deleter(row, target, self._get, options, base)
@@ -185,10 +189,28 @@ class TreeRestorer:
             # nothing in it may be asked for, and yet what matches in it and is not in the
             # snapshot is to go
             below.directory = self._target.enter(level.directory, entry.name)
+            self._locate(below)
         return below
+
+    def _locate(self, level: Level) -> None:
+        """Note whether a directory is on a mount that the restore came upon."""
+        if self._deleter is None or level.directory is None or level.directory.made:
+            return
+        level.mount = self._target.mount(level.directory)
+        above = level.above
+        if above is not None and above.tree_id is not None:
+            level.abroad = above.abroad or level.mount != above.mount
+            if level.abroad and not above.abroad:
+                place = os.fsdecode(level.directory.path)
+                self._result.warnings.append(
+                    f"nothing was deleted in {place!r}: another file system is mounted there"
+                )
 
     def _take(self, level: Level) -> TargetDirectory:
         """Make a level's directory and those above it, if that was not done; TargetError."""
+        if level.taken:
+            assert level.directory is not None
+            return level.directory
         missing = []
         at = level
         while not at.taken:
@@ -209,6 +231,7 @@ class TreeRestorer:
         assert level.directory is not None
         if level.above is None or level.above.tree_id is None:
             self._lock(level.directory)
+        self._locate(level)
         if level.directory.made:
             if level.entry is not None:
                 self._report("create", level.directory.path)
@@ -403,7 +426,9 @@ class TreeRestorer:
         level, directory = left
         for name in level.leftovers.values():
             self._target.discard_leftover(directory, name)
-        if self._deleter is not None and level.tree_id is not None and not directory.made:
+        deletes = level.tree_id is not None and not (directory.made or level.abroad)
+        if self._deleter is not None and deletes:
+            assert level.tree_id is not None
             trouble: str | None = "nothing was deleted in it: not all of it could be read"
             if level.whole:
                 trouble = self._deleter.clean(directory, level.tree_id, level.included)
@@ -450,6 +475,7 @@ class TreeRestorer:
             self._options.report(Change(action, path, size))
 
     def _deleted(self, path: bytes, size: int) -> None:
-        self._result.files_deleted += 1
-        self._result.bytes_deleted += size
+        with self._told:  # workers empty directories that files replace
+            self._result.files_deleted += 1
+            self._result.bytes_deleted += size
         self._report("delete", path, size)
