@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from packstone.filesystem.ignore import Rules
     from packstone.model import Entry, Problem, Snapshot
     from packstone.operations.check_names import check_names
+    from packstone.operations.copy import CopyResult
     from packstone.operations.facade import Repository, init, open
+    from packstone.operations.forget import ForgetResult
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.prune import PruneResult
     from packstone.operations.results import (
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         SnapshotResult,
     )
     from packstone.operations.stats import Stats
+    from packstone.repository.retention import KeptSnapshot, Retention, RetentionGroup
     from packstone.repository.snapshots import SnapshotRow
 
 __version__ = VERSION
@@ -72,7 +75,9 @@ _HOMES = {
     "packstone.filesystem.ignore": ("Rules",),
     "packstone.model": ("Entry", "Problem", "Snapshot"),
     "packstone.operations.check_names": ("check_names",),
+    "packstone.operations.copy": ("CopyResult",),
     "packstone.operations.facade": ("Repository", "init", "open"),
+    "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.results": (
@@ -85,17 +90,19 @@ _HOMES = {
         "SnapshotResult",
     ),
     "packstone.operations.stats": ("Stats",),
+    "packstone.repository.retention": ("KeptSnapshot", "Retention", "RetentionGroup"),
     "packstone.repository.snapshots": ("SnapshotRow",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "Change", "CheckResult", "CommandFailed", "Damaged", "Entry", "Finding",
-    "GenerationChanged", "ListedEntry", "ListedKey", "ObjectMissing", "PackstoneError", "Problem",
-    "Progress", "PruneResult", "Repository", "RepositoryLocked", "RepositoryMissing",
-    "RestoreResult", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats",
-    "StorageError", "StorageFull", "StorageUnavailable", "UnsupportedFormat", "UsageError",
-    "WrongPassphrase", "__version__", "check_names", "import_key", "init", "open",
+    "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "Entry",
+    "Finding", "ForgetResult", "GenerationChanged", "KeptSnapshot", "ListedEntry", "ListedKey",
+    "ObjectMissing", "PackstoneError", "Problem", "Progress", "PruneResult", "Repository",
+    "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention", "RetentionGroup",
+    "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
+    "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
+    "check_names", "import_key", "init", "open",
 ]  # fmt: skip
 
 

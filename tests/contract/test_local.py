@@ -351,6 +351,28 @@ def test_a_listing_that_fails_midway_raises(
         list(storage.list("packs/00"))
 
 
+def test_what_is_deleted_meanwhile_is_in_no_listing(
+    storage: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {f"snapshots/{letter}" for letter in "abcdef"}
+    for name in names:
+        storage.put(name, b"")
+    listing = storage.list("snapshots")
+    first, _size = next(listing)
+    gone = sorted(names - {first})[:3]
+    for name in gone:
+        storage.delete(name)
+    assert {first, *(name for name, _size in listing)} == names - set(gone)
+
+    listing = storage.list("snapshots")
+    first, _size = next(listing)
+    (lost, *_others) = sorted(names - set(gone) - {first})
+    storage.delete(lost)
+    monkeypatch.setattr(os, "listdir", lambda path: [lost.rpartition("/")[2]])
+    with pytest.raises(ObjectMissing):
+        list(listing)
+
+
 def test_a_full_disk(storage: Local) -> None:
     """A limit on file size is what a full disk looks like to one process."""
     code = (
@@ -440,3 +462,32 @@ def test_a_limit_is_looked_at_before_reading(
     monkeypatch.setattr(os, "pread", lambda *_: pytest.fail("read before the size was known"))
     with pytest.raises(Damaged):
         storage.get("huge", 1 << 20)
+
+
+def test_a_dropped_file_is_read_from_the_medium(
+    storage: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *rest: asked.append(rest))
+    storage.put("name", b"bytes")
+    assert storage.drop_cached("name")
+    assert asked == [(0, 0, os.POSIX_FADV_DONTNEED)]
+
+
+def test_positions_are_those_of_the_disk(storage: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As struct fiemap has them; where a file system tells none, the inode's number."""
+
+    def tell(fd: int, request: int, data: bytearray) -> int:
+        assert request == 0xC020660B and len(data) == 88
+        data[40:48] = (123 << 20).to_bytes(8, sys.byteorder)
+        return 0
+
+    def refuse(fd: int, request: int, data: bytearray) -> int:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    storage.put("name", b"bytes")
+    monkeypatch.setattr("packstone.storage.local.fcntl.ioctl", tell)
+    assert storage.disk_position("name") == 123 << 20
+    monkeypatch.setattr("packstone.storage.local.fcntl.ioctl", refuse)
+    assert storage.disk_position("name") == os.stat(storage.full_path("name")).st_ino
+    assert storage.disk_position("nothing") == 0

@@ -28,11 +28,7 @@ TYPES = {
 
 
 @click.command()
-@click.option("--host", metavar="H", help="Only those of this host.")
-@click.option(
-    "--path", "paths", multiple=True, type=values.name, metavar="P", help="Only with this path."
-)
-@click.option("--tag", "tags", multiple=True, metavar="T", help="Only with this tag.")
+@values.filter_options
 @global_options
 @click.pass_obj
 def snapshots(

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from packstone.errors import UsageError, WrongPassphrase
 
-# the repository's own, a new one for it, that of the repository a new one is made like
-OWN, NEW, FROM = "PACKSTONE", "PACKSTONE_NEW", "PACKSTONE_FROM"
+# the repository's own, a new one for it, that of one a new one is made like, that of a copy
+OWN, NEW, FROM, TO = "PACKSTONE", "PACKSTONE_NEW", "PACKSTONE_FROM", "PACKSTONE_TO"
 _TRIES = 3  # to type the same twice
 
 

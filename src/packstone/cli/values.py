@@ -72,11 +72,25 @@ def share(text: str) -> float:
     return float(match[1]) / 100
 
 
+def subset(text: str) -> str | int:
+    """Return bytes for a size; what may be `5%` or `1/7` is returned as it is."""
+    return text if re.search("[%/]", text) else size(text)
+
+
 def name(text: str) -> bytes:
     """Return a file name or path as the bytes that the shell gave; never empty."""
     if not text:
         raise click.BadParameter("an empty name names nothing.")
     return os.fsencode(text)
+
+
+def count(text: str) -> int:
+    """Return a count, or -1 for `all`; raise BadParameter otherwise."""
+    if text in ("all", "-1", "unlimited"):
+        return -1
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise click.BadParameter(f"{text!r} is neither a count nor 'all'.")
+    return int(text)
 
 
 def split_place(text: str) -> tuple[str, bytes]:
@@ -91,6 +105,20 @@ def narrowing_options(command: Command) -> Command:
         click.option("--host", metavar="H", help="Only snapshots of this host."),
         click.option("--path", type=name, metavar="P", help="Only snapshots of this source path."),
         click.option("--tag", metavar="T", help="Only snapshots with this tag."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def filter_options(command: Command) -> Command:
+    """Add --host, --path… and --tag…, which say which snapshots are looked at."""
+    options = [
+        click.option("--host", metavar="H", help="Only those of this host."),
+        click.option(
+            "--path", "paths", multiple=True, type=name, metavar="P", help="Only with this path."
+        ),
+        click.option("--tag", "tags", multiple=True, metavar="T", help="Only with this tag."),
     ]
     for option in reversed(options):
         command = option(command)

@@ -16,7 +16,19 @@ from typing import Any, BinaryIO
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
 from packstone.model import KIB, MIB
-from packstone.operations import browse, check, keys, prune, restore, snapshot, stats
+from packstone.operations import (
+    browse,
+    check,
+    check_choice,
+    copy,
+    forget,
+    keys,
+    mount,
+    prune,
+    restore,
+    snapshot,
+    stats,
+)
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.results import (
     CheckResult,
@@ -28,6 +40,7 @@ from packstone.operations.results import (
 from packstone.repository import repository as objects
 from packstone.repository.locks import Waiting
 from packstone.repository.repository import Passphrase
+from packstone.repository.retention import GROUP_BY, Retention
 from packstone.repository.snapshots import SnapshotRow, resolve, select
 
 AnyPath = str | bytes | Path
@@ -270,6 +283,25 @@ class Repository:
             raise UsageError("the root of a snapshot is a directory")
         return browse.open_stored(self._objects.reader, entry)
 
+    def mount(
+        self,
+        directory: AnyPath,
+        *,
+        allow_other: bool = False,
+        warn: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        """Show all snapshots as read-only directories until they are unmounted.
+
+        Gives the lock back. Needs the extra `mount`; raises UsageError where it cannot be done.
+        """
+        mount.mount(
+            self._objects,
+            os.fsdecode(directory),
+            threads=self._threads,
+            warn=warn,
+            allow_other=allow_other,
+        )
+
     def restore(
         self, snapshot: str, target: AnyPath | None, *, path: str | bytes = b"", **options: Any
     ) -> RestoreResult:
@@ -289,31 +321,119 @@ class Repository:
             RestoreOptions(threads=self._threads, **options),
         )
 
+    def forget(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        keep: Retention | None = None,
+        group_by: Sequence[str] = GROUP_BY,
+        allow_empty: bool = False,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> forget.ForgetResult:
+        """Forget the snapshots that are named, or those that the policy `keep` does not keep.
+
+        Only snapshots of `host` holding all `paths` with all `tags` are looked at. A policy is
+        applied to each group of equal `group_by` ("host", "paths", "tags", "name"); one that
+        would empty a group is refused unless `allow_empty`. What snapshots reached stays stored.
+        Raises UsageError: then nothing was forgotten; StorageError says how far it came.
+        """
+        if isinstance(snapshots, str):  # its letters would be taken for the starts of ids
+            snapshots = [snapshots]
+        if bool(snapshots) == (keep is not None):
+            raise UsageError(
+                "either snapshots or a policy say what to forget",
+                hint="Say what to keep, for example --keep-daily 7, or name snapshots",
+            )
+        wanted = forget.Filter(host=host, paths=[os.fsencode(path) for path in paths], tags=tags)
+        if keep is None:
+            return forget.forget_named(self._objects, snapshots, wanted, dry_run=dry_run)
+        return forget.forget_by_policy(
+            self._objects,
+            keep,
+            wanted,
+            now_ns=self._clock(),
+            group_by=group_by,
+            allow_empty=allow_empty,
+            dry_run=dry_run,
+        )
+
     def stats(self) -> stats.Stats:
         """Return how much there is and what it takes; raises Damaged, ObjectMissing."""
         return stats.collect_stats(self._objects)
 
+    def copy_to(
+        self,
+        target: Repository,
+        snapshots: Sequence[str] = (),
+        *,
+        verify: bool = False,
+        dry_run: bool = False,
+    ) -> copy.CopyResult:
+        """Copy snapshots, by default all, to another repository; `verify` reads them back there.
+
+        What is there already does not travel. Raises StorageFull before anything is written when
+        it does not fit, Damaged and ObjectMissing where this one cannot be read, StorageError.
+        """
+        rows = self.snapshots()
+        if snapshots:
+            wanted = {resolve(spec, rows).id for spec in snapshots}
+            rows = [row for row in rows if row.id in wanted]
+        return copy.copy_snapshots(
+            self._objects,
+            target._objects,
+            rows,
+            threads=self._threads,
+            verify=verify,
+            dry_run=dry_run,
+        )
+
     def prune(
-        self, *, max_unused: float = prune.MAX_UNUSED, rebase: bool = False, dry_run: bool = False
+        self,
+        *,
+        max_unused: float = prune.MAX_UNUSED,
+        rebase: bool = False,
+        dry_run: bool = False,
+        without: Sequence[str] = (),
     ) -> prune.PruneResult:
         """Delete what no snapshot needs; packs are written anew where more is wasted.
 
         `max_unused` is the part of a pack, 0 to 1. With `rebase` nothing stays of what no snapshot
-        names, not even as the base of a delta. Raises RepositoryLocked while others work, Damaged
-        and ObjectMissing when it is not known what is needed, StorageError.
+        names, not even as the base of a delta. A dry run looks at what would be were the snapshots
+        of `without`, ids, forgotten. Raises RepositoryLocked while others work, Damaged and
+        ObjectMissing when it is not known what is needed, StorageError.
         """
         return prune.prune_repository(
             self._objects,
             max_unused=max_unused,
             rebase=rebase,
             dry_run=dry_run,
+            without=without,
             threads=self._threads,
         )
 
     def check(
-        self, *, read_data: bool = False, progress: ProgressFunction | None = None
+        self,
+        *,
+        read_data: bool = False,
+        subset: str | int | None = None,
+        max_seconds: float | None = None,
+        packs: Sequence[str] = (),
+        progress: ProgressFunction | None = None,
     ) -> CheckResult:
-        """Verify names, footers, index, trees and chunks; with `read_data` every object."""
+        """Verify names, footers, index, trees and chunks; with `read_data` every object.
+
+        `subset` reads the data of a part of the packs: `5%` of the bytes, a number of bytes, or
+        `2/7`, the second of seven parts. `max_seconds` reads for that long, what was verified
+        longest ago first; `packs` reads those whose ids begin so, and checks nothing else.
+        """
         return check.check_repository(
-            self._objects, read_data=read_data, threads=self._threads, progress=progress
+            self._objects,
+            read_data=read_data,
+            choice=check_choice.Choice(subset, max_seconds, packs),
+            threads=self._threads,
+            progress=progress,
+            clock=self._clock,
         )

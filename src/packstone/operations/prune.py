@@ -68,12 +68,12 @@ class _Prune:
         self._repository = repository
         self._threads = threads
 
-    def mark(self) -> _Known:
-        """Walk all snapshots; refuses where anything they need cannot be read."""
+    def mark(self, without: Collection[str] = ()) -> _Known:
+        """Walk all snapshots, or all but some; refuses where anything they need cannot be read."""
         repository = self._repository
         generation = repository.generation()
         repository.index.refresh(repository.storage)
-        rows = self._list()
+        rows = [row for row in self._list() if row.id not in without]
         self.result.snapshots = len(rows)
         marker = Marker(repository.index, repository.reader.get)
         self._walk(marker, rows)
@@ -167,12 +167,14 @@ def prune_repository(
     max_unused: float = MAX_UNUSED,
     rebase: bool = False,
     dry_run: bool = False,
+    without: Collection[str] = (),
     threads: int = 1,
 ) -> PruneResult:
     """Delete what no snapshot needs; see PruneResult.
 
     `max_unused` is the part of a pack that may be wasted before it is written anew. With `rebase`
-    no byte stays of what no snapshot names, not even as the base of a delta. Raises Damaged and
+    no byte stays of what no snapshot names, not even as the base of a delta. A dry run may look
+    at what would be were some snapshots, `without`, forgotten. Raises Damaged and
     ObjectMissing when it is not known what is needed, RepositoryLocked while others work,
     StorageError: then nothing that is needed was deleted, and running it again goes on.
     """
@@ -182,7 +184,7 @@ def prune_repository(
     result.dry_run = dry_run
     if not dry_run:
         repository.end_cut_off_sweep()
-    known = prune.mark()
+    known = prune.mark(without if dry_run else ())
     counts = repository.index.counts()
     result.packs_before = len(counts)
     result.bytes_before = sum(size for _id, size, _kind, _count in counts)

@@ -68,6 +68,7 @@ class Repacker:
             count = sum(1 for _ in row.object_rows())
             live = [n for n in range(count) if self._marks.has(pack.id, at + n)]
             at += count
+            live = self._choose(row, live)
             if live:
                 part.append((record, row, live))
                 size += row.stored_size
@@ -76,6 +77,10 @@ class Repacker:
                 part, size = [], 0
         if part:
             yield part
+
+    def _choose(self, row: RecordRow, live: list[int]) -> list[int]:
+        """Return which of a record's marked objects are to be copied: all of them."""
+        return live
 
     def _copy(self, pack: Pack, part: list[tuple[int, RecordRow, list[int]]]) -> None:
         seal = self._repository.sealer.pack(pack.kind, pack.salt)
@@ -87,7 +92,7 @@ class Repacker:
                 continue
             rows = list(row.object_rows())
             if len(rows) == 1 and (row.raw_size >= SMALL_OBJECT or row.codec in DELTA_CODECS):
-                self._writer.copy(pack.kind, row, payload)
+                self._keep(pack, row, payload, raw)
                 continue
             small: list[tuple[bytes, ObjectType, Buffer]] = []
             position = 0
@@ -97,6 +102,10 @@ class Repacker:
                     small.append((object_id, ObjectType(kind), data))
                 position += size
             self._writer.put_small(pack.kind, small)
+
+    def _keep(self, pack: Pack, row: RecordRow, payload: Buffer, raw: memoryview) -> None:
+        """Store a record of one object as it is; `raw` is what it decodes to."""
+        self._writer.copy(pack.kind, row, payload)
 
     def _read(
         self, pack: Pack, seal: PackSealer, record: int, row: RecordRow, live: list[int]

@@ -143,6 +143,12 @@ class ObjectReader:
                     self._cache_size -= len(self._cache.popitem(last=False)[1])
         return raw
 
+    def forget(self) -> None:
+        """Drop decoded records, so that whoever doubts what was read reads it again."""
+        with self._lock:
+            self._cache.clear()
+            self._cache_size = 0
+
     def decode(self, place: Place, payload: Buffer) -> Buffer:
         """Return the raw bytes of a record; raises Damaged with its place."""
         try:

@@ -82,7 +82,7 @@ class ObjectRepository:
         except BaseException:
             self.lock.release()
             raise
-        self._random = random
+        self.random = random
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -168,7 +168,7 @@ class ObjectRepository:
             level=level or self.config.level,
             pack_size=self.config.pack_size,
             generation=generation,
-            random=self._random,
+            random=self.random,
             dry_run=dry_run,
         )
 
@@ -191,7 +191,7 @@ class ObjectRepository:
     def sweep(self) -> Sweep:
         """Exchange the shared lock for the exclusive one, to delete packs; a context manager."""
         layout.check_features(self.storage, self.sealer, writing=True)
-        return Sweep(self.storage, self.sealer, self.index, self.lock, self._random)
+        return Sweep(self.storage, self.sealer, self.index, self.lock, self.random)
 
     def snapshots(self) -> list[SnapshotRow]:
         """Return all readable snapshots, oldest first; damaged ones become warnings."""
@@ -200,6 +200,10 @@ class ObjectRepository:
             self._reader.may_refresh = True
         self.warnings.extend(error.message for error in damaged)
         return rows
+
+    def release_lock(self) -> None:
+        """Give the lock back and go on reading: packs may vanish from now on."""
+        self.lock.release()
 
     def close(self) -> None:
         """Release the lock and the view."""

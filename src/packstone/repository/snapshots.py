@@ -15,7 +15,7 @@ import msgspec
 from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, open_envelope
 from packstone.codec.hashing import checksum
-from packstone.errors import Damaged, UsageError
+from packstone.errors import Damaged, ObjectMissing, UsageError
 from packstone.model import ID_SIZE, Snapshot
 from packstone.repository.layout import MAX_ENVELOPE, decode_payload, list_ids, snapshot_name
 from packstone.storage.base import Storage
@@ -56,14 +56,24 @@ def read_snapshot(storage: Storage, snapshot_id: str, sealer: Sealer) -> Snapsho
 
 
 def list_snapshots(storage: Storage, sealer: Sealer) -> tuple[list[SnapshotRow], list[Damaged]]:
-    """Return all readable snapshots, oldest first, and the errors of the others."""
+    """Return all readable snapshots, oldest first, and the errors of the others.
+
+    One that is forgotten by another process between the listing and its turn is left out.
+    Raises ObjectMissing for one that is listed still and not there.
+    """
     rows: list[SnapshotRow] = []
     damaged: list[Damaged] = []
+    missing: dict[str, ObjectMissing] = {}
     for snapshot_id, _size in list_ids(storage, "snapshots"):
         try:
             rows.append(SnapshotRow(snapshot_id, read_snapshot(storage, snapshot_id, sealer)))
         except Damaged as error:
             damaged.append(error)
+        except ObjectMissing as error:
+            missing[snapshot_id] = error
+    for snapshot_id, _size in list_ids(storage, "snapshots") if missing else ():
+        if snapshot_id in missing:
+            raise missing[snapshot_id]
     rows.sort(key=lambda row: (row.snapshot.time_ns, row.id))
     return rows, damaged
 

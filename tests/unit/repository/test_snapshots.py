@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -106,6 +107,41 @@ def test_one_damaged_snapshot_hides_no_other() -> None:
     rows, damaged = list_snapshots(storage, OURS)
     assert [row.id for row in rows] == [good[1], good[2], good[0]], "oldest first"
     assert [bad[:12] in error.message for error in damaged] == [True]
+
+
+class Forgetting(MemoryStorage):
+    """Lists first; then others forget, or a disk loses what it goes on listing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forgotten: list[str] = []
+        self.lost: list[str] = []
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        yield from list(super().list(prefix))
+
+    def get(self, name: str, limit: int) -> bytes:
+        for each in self.forgotten:
+            self.files.pop(each, None)
+        if name in self.lost:
+            raise ObjectMissing(name)
+        return super().get(name, limit)
+
+
+def test_one_that_is_forgotten_meanwhile_is_left_out() -> None:
+    storage = Forgetting()
+    ids = [store(storage, make(time_ns=when), when) for when in range(4)]
+    storage.forgotten = [snapshot_name(name) for name in ids[:3]]
+    rows, damaged = list_snapshots(storage, OURS)
+    assert [row.id for row in rows] == ids[3:] and damaged == []
+
+
+def test_one_that_is_listed_and_not_there_is_an_error() -> None:
+    storage = Forgetting()
+    ids = [store(storage, make(time_ns=when), when) for when in range(4)]
+    storage.lost = [snapshot_name(ids[2])]
+    with pytest.raises(ObjectMissing, match=ids[2]):
+        list_snapshots(storage, OURS)
 
 
 def test_equal_times_have_an_order() -> None:

@@ -1,0 +1,108 @@
+"""Copy objects by id between repositories of one family, encoded as they are.
+
+Ids and compressed payloads stay; records are sealed anew. A delta keeps its bases where the
+other repository has them at a depth that allows it, and is made whole elsewhere. What the other
+repository holds already does not travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from packstone.model import Buffer
+from packstone.operations.prune_plan import PackUse, read_listed
+from packstone.operations.repack import Repacker
+from packstone.repository.marks import Marks
+from packstone.repository.packs import KEYS, Pack, RecordRow
+from packstone.repository.repository import ObjectRepository
+from packstone.repository.writer import ObjectWriter
+
+_MAX_DEPTH = 8  # steps to a whole chunk: far from what readers refuse, however often it is copied
+
+
+class Missing(NamedTuple):
+    """What another repository lacks: objects, the bytes they take here, and where they are.
+
+    `uses` are packs that hold any, `depths` the depths of their records.
+    """
+
+    objects: int
+    size: int
+    uses: list[PackUse]
+    depths: set[int]
+
+
+def find_missing(source: ObjectRepository, target: ObjectRepository, marks: Marks) -> Missing:
+    """Return what of the marked objects a repository of the same family lacks."""
+    objects = size = 0
+    uses: list[PackUse] = []
+    depths: set[int] = set()
+    for pack_id, pack_size, kind, count in source.index.counts():
+        live = marks.count(pack_id)
+        if not live:
+            continue
+        lacking = stored = 0
+        for row, ids in _marked(read_listed(source, pack_id), marks):
+            absent = sum(not there for there in target.index.present(ids))
+            if absent:
+                lacking += absent
+                depths.add(row.depth)
+                stored += row.stored_size * absent // max(1, len(list(row.object_rows())))
+        if lacking:
+            uses.append(PackUse(pack_id, kind, pack_size, count, live, 0))
+            objects += lacking
+            size += stored
+    return Missing(objects, size, uses, depths)
+
+
+def _marked(pack: Pack, marks: Marks) -> Iterator[tuple[RecordRow, list[bytes]]]:
+    at = 0
+    for row in pack.rows:
+        ids = [found[0] for found in row.object_rows()]
+        found = [ids[n] for n in range(len(ids)) if marks.has(pack.id, at + n)]
+        at += len(ids)
+        if found:
+            yield row, found
+
+
+class ObjectCopier(Repacker):
+    """Copy marked objects that the other repository lacks; `depth` is that of the records taken.
+
+    Bases go before what stands on them: copy by ascending depth, and let the other view know of
+    each before the next.
+    """
+
+    def __init__(
+        self,
+        source: ObjectRepository,
+        target: ObjectRepository,
+        writer: ObjectWriter,
+        marks: Marks,
+        depth: int,
+    ) -> None:
+        super().__init__(source, writer, marks)
+        self._target = target
+        self._depth = depth
+
+    def _choose(self, row: RecordRow, live: list[int]) -> list[int]:
+        if row.depth != self._depth or not live:
+            return []
+        ids = [found[0] for found in row.object_rows()]
+        there = self._target.index.present([ids[n] for n in live])
+        return [n for n, is_there in zip(live, there, strict=True) if not is_there]
+
+    def _keep(self, pack: Pack, row: RecordRow, payload: Buffer, raw: memoryview) -> None:
+        if not row.bases:
+            self._writer.copy(pack.kind, row, payload)
+            return
+        places = self._target.index.find_many(row.bases)
+        depths = [place.depth for place in places if place is not None]
+        if len(depths) == len(places) and max(depths) < _MAX_DEPTH:
+            moved = msgspec.structs.replace(row, depth=1 + max(depths))
+            self._writer.copy(pack.kind, moved, payload)
+        else:
+            keys = KEYS.unpack(row.keys) if row.keys else (0, 0)
+            self._writer.put_chunk(row.objects[:32], raw, keys)
