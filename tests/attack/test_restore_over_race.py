@@ -207,6 +207,7 @@ def test_another_inode_gets_no_attributes(tmp_path: Path, canary: Canary) -> Non
     with open_target(root) as target:
         row = target.stat_names(target.root, (b"file",))[0]
         assert row is not None
+        held = os.open(root / "file", os.O_RDONLY)  # or its number would be given to another
         os.unlink(root / "file")
         os.link(canary.path / "file", root / "file")
         mode = (canary.path / "file").stat().st_mode
@@ -224,6 +225,7 @@ def test_another_inode_gets_no_attributes(tmp_path: Path, canary: Canary) -> Non
         os.link(canary.path / "file", root / "file")
         settled = target.settle_attributes(target.root, wanted, again)
         assert settled == existing_module.Settled.NEEDS_COPY
+    os.close(held)
     assert (canary.path / "file").stat().st_mode == mode
 
 
