@@ -180,6 +180,17 @@ def test_a_damaged_pack_has_no_date(filled: packstone.Repository) -> None:
         assert verified is not None and verified.packs == len(pack_paths(filled)) - 1
 
 
+def test_what_was_wrong_is_not_dated(filled: packstone.Repository) -> None:
+    """Also not once it is whole again: nobody has read it whole."""
+    pack = largest(filled)
+    beside = next(path for path in pack_paths(filled) if path != pack)
+    flip(pack, pack.stat().st_size // 2)
+    at(filled, DAY, read_data=True)
+    flip(pack, pack.stat().st_size // 2)
+    verified = at(filled, 2 * DAY, choice=Choice(packs=[beside.name])).verified
+    assert verified is not None and verified.packs == len(pack_paths(filled)) - 1
+
+
 def test_a_clock_that_was_wrong(filled: packstone.Repository) -> None:
     """What was verified in the future is verified anew."""
     at(filled, 1000 * DAY, read_data=True)

@@ -294,3 +294,23 @@ def test_the_root_of_the_machine_is_no_target_to_delete_in(
     for dry_run in (True, False):  # the first shows whether the second may be tried
         with pytest.raises(packstone.UsageError, match="whole machine"):
             repository.restore("latest", "/", overwrite="changed", delete=True, dry_run=dry_run)
+
+
+@pytest.mark.parametrize("where", [b"", b"/half"])
+def test_nothing_goes_where_a_repair_left_entries_out(tmp_path: Path, where: bytes) -> None:
+    """What is not in a repaired directory may have been in the first one."""
+    with packstone.init(tmp_path / "repository"):
+        pass
+    forger = Forger(tmp_path / "repository")
+    lossy = {"extras": {"flags": int(Flag.LOST)}}
+    half = forger.below(b"half", [forger.file(b"a", b"1")], **lossy)
+    forger.commit([half, forger.below(b"sound", [forger.file(b"b", b"2")])], original_id=bytes(32))
+    target = tmp_path / "target"
+    at = target / "half" if not where else target
+    put(at, "lost")
+    put(target, "sound/extra")
+    with packstone.open(tmp_path / "repository") as repository:
+        result = over(repository, os.fsdecode(where), target)
+    assert result.errors
+    assert (at / "lost").exists() and (at / "a").exists()
+    assert (target / "sound/extra").exists() == bool(where)

@@ -62,13 +62,15 @@ def test_a_changed_file_is_cloned(
     old = os.open(target / "long", os.O_RDONLY)  # it keeps its blocks: what is new must show
     snapshot_id = repository.snapshot([source]).snapshot_id or ""
     room = free(shared_blocks)
-    result = repository.restore(
-        snapshot_id, target, path=os.fsencode(source), overwrite="changed", verify=True
-    )
+    try:
+        result = repository.restore(
+            snapshot_id, target, path=os.fsencode(source), overwrite="changed", verify=True
+        )
+        taken = room - free(shared_blocks)
+    finally:
+        os.close(old)
     assert result.errors == []
     assert result.bytes_written < 1 << 20
-    taken = room - free(shared_blocks)
-    os.close(old)
     assert taken < 8 << 20, f"{taken} bytes for a change of a few"
     assert differences(describe(source, top=False), describe(target, top=False)) == []
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "prune": "prune",
     "copy": "copy",
     "check": "check",
+    "repair": "repair",
     "key": "key",
     "completion": "completion",
 }

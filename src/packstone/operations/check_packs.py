@@ -14,14 +14,18 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from packstone.codec.compression import Compressor
-from packstone.codec.delta import DELTA_CODECS, DeltaCoder
+from packstone.codec.delta import DELTA_CODECS
 from packstone.errors import Damaged, StorageError, UnsupportedFormat
-from packstone.model import MIB, Buffer, ObjectType
+from packstone.model import ID_SIZE, MIB, Buffer, ObjectType
 from packstone.repository.agreement import count_objects
+from packstone.repository.ancestry import Ancestry
+from packstone.repository.attempt import REFUSED
 from packstone.repository.layout import pack_name
 from packstone.repository.packs import KINDS_OF_OBJECTS, OBJECT, Pack, RecordRow, read_pack
+from packstone.repository.places import Place
 from packstone.repository.repository import ObjectRepository
 
+_TOGETHER = 16 * MIB  # of deltas, decoded, whose bases are looked up together
 _READ = MIB  # measured: what is hashed twice should still be in the processor's cache
 _FAULTS = (Damaged, StorageError, UnsupportedFormat)
 
@@ -65,30 +69,33 @@ class _Records:
     def __init__(self, pack: Pack, repository: ObjectRepository, codec: Compressor) -> None:
         self._pack = pack
         self._codec = codec
-        self._deltas = DeltaCoder(codec)
-        self._base = repository.reader.base
+        self._reader = repository.reader
+        self._ancestry: Ancestry | None = None
+        self._planned = range(0)  # the records whose deltas it is of
         self._seal = repository.sealer.pack(pack.kind, pack.salt)
         self._hashes: dict[int, Callable[[Buffer], bytes]] = {
             kind: repository.hasher.function(ObjectType(kind))
             for kind in KINDS_OF_OBJECTS[pack.kind]
         }
 
-    def check(self, number: int, payload: Buffer) -> str:
-        """Return what is wrong with a record, given its stored bytes, or an empty text."""
+    def check(self, number: int, payload: Buffer, behind: int = 0) -> str:
+        """Return what is wrong with a record, given its stored bytes, or an empty text.
+
+        Records up to `behind` are going to be checked next.
+        """
         row = self._pack.rows[number]
         try:
             if len(payload) != row.stored_size:
                 raise Damaged(f"{len(payload)} bytes, expected {row.stored_size}")
-            opened = self._seal.open(number, row.raw_size, row.codec, payload)
             if row.codec in DELTA_CODECS:
-                # The view agrees with the footers by now: nothing is gained by making it anew,
-                # and whoever looks something up meanwhile would find it empty.
-                bases = [self._base(each, row.depth, heal=False) for each in row.bases]
-                raw: Buffer = self._deltas.decode(row.codec, opened, bases, row.raw_size)
+                raw = self._delta(number, payload, behind)
             else:
+                opened = self._seal.open(number, row.raw_size, row.codec, payload)
                 raw = self._codec.decode(row.codec, opened, row.raw_size)
-        except (Damaged, UnsupportedFormat) as error:
-            return f"{self._where(number)}: {error.message}"
+        except REFUSED as error:
+            # Of a delta the message says where it is.
+            known = error.message.startswith(self._where(number))
+            return error.message if known else f"{self._where(number)}: {error.message}"
         position = 0
         view = memoryview(raw)
         hashes = self._hashes
@@ -102,6 +109,39 @@ class _Records:
                 )
             position = end
         return ""
+
+    def _delta(self, number: int, payload: Buffer, behind: int) -> Buffer:
+        """Return a decoded delta; of one that goes wrong, with sound bases or an error."""
+        row = self._pack.rows[number]
+        place = _whole_record(self._pack, number)
+        if number not in self._planned:
+            self._plan(number, max(behind, number + 1))
+        if self._ancestry is not None:
+            try:
+                raw = self._reader.decode(place, payload, self._ancestry)
+                if self._hashes[ObjectType.CHUNK](raw) == row.objects[:ID_SIZE]:
+                    return raw
+            except REFUSED:
+                pass
+        # The view agrees with the footers by now: nothing is gained by making it anew, and
+        # whoever looks something up meanwhile would find it empty.
+        return self._reader.delta(place, payload, row.bases, heal=False)
+
+    def _plan(self, number: int, behind: int) -> None:
+        """Look up together what the deltas from a record on stand on."""
+        rows = self._pack.rows
+        last = number
+        size = 0
+        while last < behind and size <= _TOGETHER:
+            size += rows[last].raw_size
+            last += 1
+        self._planned = range(number, last)
+        deltas = [n for n in self._planned if rows[n].codec in DELTA_CODECS]
+        try:
+            places = [_whole_record(self._pack, n) for n in deltas]
+            self._ancestry = self._reader.ancestry(places, [rows[n].bases for n in deltas])
+        except REFUSED:
+            self._ancestry = None  # each by itself will tell
 
     def _where(self, number: int) -> str:
         offset = self._pack.rows[number].offset
@@ -157,7 +197,8 @@ class _Look:
                 for number in range(first, behind):
                     at = rows[number].offset - start
                     self._note(
-                        number, records.check(number, view[at : at + rows[number].stored_size])
+                        number,
+                        records.check(number, view[at : at + rows[number].stored_size], behind),
                     )
             if len(data) < end - start:  # the end of the file; records behind it are cut off
                 if records is not None:
@@ -209,6 +250,15 @@ def _stretches(rows: Sequence[RecordRow]) -> Iterator[tuple[int, int, int, int]]
                 end = rows[number - 1].offset + rows[number - 1].stored_size
         yield start, end, first, number
         start = end
+
+
+def _whole_record(pack: Pack, record: int) -> Place:
+    """Return the place of a record, as of one object that fills it."""
+    row = pack.rows[record]
+    size = row.raw_size
+    return Place(
+        pack.id, record, row.offset, row.stored_size, size, row.codec, row.depth, 0, size, 0
+    )
 
 
 def check_pack(

@@ -16,12 +16,12 @@ from packstone.model import Entry, Problem
 from packstone.operations.browse import directory_id, find_path, split_path
 from packstone.operations.options import RestoreOptions
 from packstone.operations.restore_parents import Parents
-from packstone.operations.restore_tree import TreeRestorer
+from packstone.operations.restore_tree import TreeRestorer, has_lost
 from packstone.operations.results import RestoreResult
 from packstone.operations.selection import Selection
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow
-from packstone.repository.trees import Get, is_directory_mode, iter_entries
+from packstone.repository.trees import Get, find_entry, is_directory_mode, iter_entries
 
 
 def restore_snapshot(
@@ -87,7 +87,7 @@ def _restore_below(
             )
         restorer = TreeRestorer(repository, row, place, options, result, base)
         if tree_id is not None:
-            restorer.run(tree_id)
+            restorer.run(tree_id, whole=_is_whole(repository.reader.get, row, only))
         elif only is not None:
             restorer.run_entry(only)
         result.errors += place.problems
@@ -126,7 +126,8 @@ def _restore_in_place(
             base = above.rstrip(b"/")
             restorer = TreeRestorer(repository, row, place, options, result, base)
             if entry is None:
-                restorer.run(row.snapshot.tree)
+                whole = _is_whole(repository.reader.get, row, None)
+                restorer.run(row.snapshot.tree, whole=whole)
             else:
                 restorer.run_entry(entry)
             result.errors += place.problems
@@ -156,6 +157,22 @@ def _topmost(paths: list[bytes]) -> Iterator[bytes]:
         if last is None or names[: len(last)] != last:
             last = names
             yield b"/" + b"/".join(names)
+
+
+def _is_whole(get: Get, row: SnapshotRow, entry: Entry | None) -> bool:
+    """Return whether a snapshot has all entries of a directory, its root for None.
+
+    No entry says so of the root: where a repair may have left some out, what the paths of the
+    snapshot begin with must be there.
+    """
+    if entry is not None:
+        return not has_lost(entry)
+    if not row.snapshot.original_id:
+        return True
+    firsts = [split_path(path)[:1] for path in row.snapshot.paths]
+    return all(
+        names and find_entry(get, row.snapshot.tree, names[0]) is not None for names in firsts
+    )
 
 
 def _refuse_to_empty(repository: ObjectRepository, row: SnapshotRow, path: bytes) -> None:

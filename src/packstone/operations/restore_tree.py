@@ -17,7 +17,7 @@ from packstone.errors import Damaged, ObjectMissing, PackstoneError, TargetError
 from packstone.filesystem.confine import Settled, Target, TargetDirectory
 from packstone.filesystem.existing import has_other_names
 from packstone.filesystem.metadata import DEVICE, INODE, MODE, MTIME_NS, SIZE, StatRow
-from packstone.model import MIB, Entry
+from packstone.model import MIB, Entry, Flag
 from packstone.operations.options import RestoreOptions
 from packstone.operations.owners import Owners
 from packstone.operations.restore_delete import Deleter
@@ -58,6 +58,11 @@ class Level:
         self.leftovers: dict[int, bytes] = {}  # size → temporary file of a killed restore
         self.mount: int | str = 0  # where its directory is, for --delete
         self.abroad = False  # on another mount than what is restored
+
+
+def has_lost(entry: Entry) -> bool:
+    """Return whether the repository lost something of an entry: all, or part of a directory."""
+    return entry.extras is not None and bool(entry.extras.flags & Flag.LOST)
 
 
 class _Left(NamedTuple):
@@ -112,10 +117,14 @@ class TreeRestorer:
             self._deleter = Deleter(row, target, self._get, options, base)
             target.may_remove(self._deleter.judge, self._deleted)
 
-    def run(self, tree_id: bytes) -> None:
-        """Restore a directory's content into the target's root."""
+    def run(self, tree_id: bytes, *, whole: bool = True) -> None:
+        """Restore a directory's content into the target's root.
+
+        `whole`: whether the snapshot has all that was in it; else nothing is deleted in it.
+        """
         entries = iter_entries(self._get, tree_id)
         top = Level(None, None, tree_id, entries, included=self._select.everything)
+        top.whole = whole
         self._run(top)
 
     def run_entry(self, entry: Entry) -> None:
@@ -183,6 +192,7 @@ class TreeRestorer:
         assert isinstance(entry.content, bytes)
         entries = iter_entries(self._get, entry.content)
         below = Level(level, entry, entry.content, entries, included)
+        below.whole = not has_lost(entry)
         if included:
             self._take(below)
         elif self._deleter is not None and level.directory is not None:
@@ -259,10 +269,16 @@ class TreeRestorer:
         except Damaged as error:
             self._files.problem(path, error.message)
             return None
+        lost = has_lost(entry)
         if entry.content is None and not stat.S_ISFIFO(entry.mode):
-            if not stat.S_ISSOCK(entry.mode):  # a socket without its process is worth nothing
+            if lost:
+                text = "its content was lost in the repository; left out"
+                self._files.problem(path, text)
+            elif not stat.S_ISSOCK(entry.mode):  # a socket without its process is worth nothing
                 self._files.problem(path, "could not be read when the snapshot was taken; left out")
             return None
+        if lost:
+            self._files.problem(path, "some of its entries were lost in the repository")
         return self._owners.here(entry)
 
     def _place(self, level: Level, directory: TargetDirectory, entry: Entry, path: bytes) -> None:

@@ -14,10 +14,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
+from packstone.model import ID_SIZE
 from packstone.repository.agreement import (
     count_misplaced,
     count_objects,
@@ -47,13 +48,17 @@ from packstone.repository.places import (
     cut_of,
     live,
     pack_value,
+    places_in,
     places_of,
     record_of,
     record_sizes,
 )
+from packstone.repository.recall import Remembered, objects_in, recalled
 from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
 from packstone.storage.base import Storage
+
+T = TypeVar("T")
 
 VERSION = b"packstone index 4"
 # Objects per transaction: smaller ones multiply the bytes written. In a large tree each object
@@ -93,7 +98,10 @@ class Index:
         meta = self._view.databases[META]
         known = bytes(transaction.get(b"version", b"", db=meta))
         owner = bytes(transaction.get(b"repository", b"", db=meta))
-        if (known, owner) != (VERSION, self._repository_id):
+        numbers = transaction.cursor(db=self._view.databases[NUMBERS])
+        if (known, owner) != (VERSION, self._repository_id) or any(
+            (len(pack_id), len(value)) != (ID_SIZE, PACK.size) for pack_id, value in numbers
+        ):
             self._empty(transaction)
 
     def _empty(self, transaction: Any) -> None:
@@ -263,7 +271,7 @@ class Index:
             cuts.close()
         self._write(partial(self._file_ids, ids=ids))
 
-    def _forget(self, numbers: Iterable[int]) -> None:
+    def _forget(self, numbers: Sequence[int]) -> None:
         """Drop packs; their objects' places count as absent from then on."""
 
         def change(transaction: Any) -> None:
@@ -278,7 +286,12 @@ class Index:
             self._lose(transaction)
 
         with self._writing:
+            # One at a time: each is as large as a pack may be.
+            for number in numbers:
+                self._write(partial(self._filing.drop_cuts, number=number))
             self._write(change)
+            for number in numbers:
+                self._write(partial(self._filing.drop_bases, number=number))
 
     def add(self, pack: Pack) -> list[Pack]:
         """Take up a durable pack; return the packs that were written to the view with it."""
@@ -361,7 +374,9 @@ class Index:
                     value = get(object_id, db=objects)
                     if value is None:
                         found.append(False)
-                    elif int.from_bytes(value[:4], "little") in numbers:
+                    elif len(value) == PLACE.size and (
+                        int.from_bytes(value[:4], "little") in numbers
+                    ):
                         found.append(True)
                     else:
                         found.append(bool(live(bytes(value), numbers)))
@@ -389,7 +404,7 @@ class Index:
     def _every(self, transaction: Any, object_id: bytes) -> list[Place]:
         value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
         places: list[Place] = []
-        for number, record, inner, size, at in PLACE.iter_unpack(value):
+        for number, record, inner, size, at in places_in(value):
             row = self._row(transaction, number, record)
             pack_id = self._numbers.get(number)  # another thread may just have followed
             if row is not None and pack_id is not None:
@@ -412,9 +427,7 @@ class Index:
         rows_of: dict[int, bytes | None] = {}
         for object_id in ids:
             best: Place | None = None
-            for number, record, inner, size, at in PLACE.iter_unpack(
-                get(object_id, b"", db=objects)
-            ):
+            for number, record, inner, size, at in places_in(get(object_id, b"", db=objects)):
                 if number not in rows_of:
                     if len(rows_of) == _CACHED_PACKS:
                         rows_of.clear()
@@ -472,6 +485,35 @@ class Index:
             self._view.looked_up(len(part))
         return count
 
+    def recall(self, pack_id: str) -> Pack | None:
+        """Return what the view knows of a pack, None if it does not know it.
+
+        Reads the whole view. Of metadata it does not know which objects are trees.
+        """
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack_id), db=databases[NUMBERS])
+            if value is None:
+                return None
+            value = bytes(value)
+            number = PACK.unpack(value)[0]
+        objects: list[Remembered] = []
+        last, more = b"", True
+        while more:
+            more = False
+            with self._reading() as transaction:
+                for object_id, found in objects_in(transaction, databases, number, last):
+                    more = True
+                    objects += found
+                    last = object_id
+            last += b"\0"
+            self._view.looked_up(RELEASED)
+        with self._reading() as transaction:
+            rows = self._rows_of(transaction, number)
+            if rows is None:
+                return None
+            return recalled(transaction, databases, pack_id, value, rows, objects)
+
     # -- chunks by their cuts ---------------------------------------------------------------
 
     @contextmanager
@@ -486,7 +528,7 @@ class Index:
             def find(chunk_id: bytes) -> Cut | None:
                 value = transaction.get(chunk_id, db=self._view.databases[OBJECTS])
                 best: Cut | None = None
-                for number, record, *_ in PLACE.iter_unpack(value or b""):
+                for number, record, *_ in places_in(value or b""):
                     found = chunk(number, record)
                     if found is not None and (best is None or found.depth < best.depth):
                         best = found
@@ -503,6 +545,24 @@ class Index:
                 return []
             key = RECORD.pack(PACK.unpack(value)[0], record)
             return split_ids(bytes(transaction.get(key, b"", db=databases[BASES])))
+
+    def bases_of(self, records: Sequence[tuple[str, int]]) -> list[list[bytes]]:
+        """Return for each (pack id, record) what `bases` does."""
+        found: list[list[bytes]] = []
+        databases = self._view.databases
+        for part in _parts(records):
+            with self._reading() as transaction:
+                get = transaction.get
+                numbers: dict[str, int] = {}
+                for pack_id, record in part:
+                    number = numbers.get(pack_id)
+                    if number is None:
+                        value = get(bytes.fromhex(pack_id), db=databases[NUMBERS])
+                        number = numbers[pack_id] = 0 if value is None else PACK.unpack(value)[0]
+                    ids = get(RECORD.pack(number, record), b"", db=databases[BASES])
+                    found.append(split_ids(bytes(ids)))
+            self._view.looked_up(len(part))
+        return found
 
     def kind_and_salt(self, pack_id: str) -> tuple[int, bytes]:
         """Return the kind and the salt of a pack; raises ObjectMissing where it is unknown."""
@@ -588,7 +648,7 @@ class Index:
         self._view.close()
 
 
-def _parts(ids: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def _parts(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut many look-ups into short transactions."""
     for start in range(0, len(ids), _LOOKED_UP):
         yield ids[start : start + _LOOKED_UP]

@@ -34,6 +34,7 @@ from packstone.repository.locks import Lock, Waiting
 from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.sweep import Sweep, read_newest_state
+from packstone.repository.view import discard_view
 from packstone.repository.writer import ObjectWriter
 from packstone.storage.base import local_path
 from packstone.storage.local import LocalStorage
@@ -136,6 +137,14 @@ class ObjectRepository:
             return self.storage.full_path("index")
         return os.path.join(cache_directory(), name)
 
+    def discard_index(self) -> None:
+        """Delete the view's files, whatever is in them: its next use makes it anew."""
+        with self._opening:
+            if self._index is not None:
+                self._index.close()
+            self._index = self._reader = None
+            discard_view(self._index_dir or self._default_index_dir())
+
     @property
     def reader(self) -> ObjectReader:
         """The reader of objects, shared by all who read."""
@@ -167,6 +176,7 @@ class ObjectRepository:
             self.reader,
             level=level or self.config.level,
             pack_size=self.config.pack_size,
+            largest_chunk=4 * self.config.average,
             generation=generation,
             random=self.random,
             dry_run=dry_run,
