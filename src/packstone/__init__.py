@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
     from packstone.operations.repair_snapshots import RepairedSnapshot, RepairSnapshotsResult
     from packstone.operations.results import (
+        Change,
         CheckResult,
         Finding,
         ListedEntry,
@@ -95,6 +96,7 @@ _HOMES = {
     "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
     "packstone.operations.repair_snapshots": ("RepairSnapshotsResult", "RepairedSnapshot"),
     "packstone.operations.results": (
+        "Change",
         "CheckResult",
         "Finding",
         "ListedEntry",
@@ -112,7 +114,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
+    "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
     "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
     "GenerationChanged", "Growth", "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing",
     "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult", "RepairIndexResult",

@@ -19,6 +19,7 @@ NAMES = {
     "Stats",
     "RestoreResult",
     "ListedEntry",
+    "Change",
     "CheckResult",
     "CopyResult",
     "Finding",

@@ -396,19 +396,20 @@ class Repository:
         )
 
     def restore(
-        self, snapshot: str, target: AnyPath, *, path: str | bytes = b"", **options: Any
+        self, snapshot: str, target: AnyPath | None, *, path: str | bytes = b"", **options: Any
     ) -> RestoreResult:
         """Restore a snapshot, or what stands at `path` in it, below `target`.
 
-        Keywords as in RestoreOptions. Files that cannot be written or whose chunks are
-        damaged are named in the result's `errors`; nothing damaged is written as good.
+        Without a target everything goes where it was. Keywords as in RestoreOptions. Files that
+        cannot be written or whose chunks are damaged are named in the result's `errors`; nothing
+        damaged is written as good.
         Raises UsageError (a target that is not empty without `overwrite`), StorageError.
         """
         row = self.find_snapshot(snapshot)
         return restore.restore_snapshot(
             self._objects,
             row,
-            os.fsencode(target),
+            None if target is None else os.fsencode(target),
             os.fsencode(path),
             RestoreOptions(threads=self._threads, **options),
         )
