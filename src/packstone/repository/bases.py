@@ -108,7 +108,7 @@ class BaseFinder:
         number = source.lineage + 1
         wanted = number & (number - 1)
         front = [source]
-        for _ in range(_STEPS):
+        for _ in range(self._max_depth + 1):  # each step takes a bit from a number of so many
             if front[0].lineage <= wanted:
                 break
             front = self._below(cuts, front, 0)
