@@ -208,14 +208,6 @@ class ObjectReader:
             return self._records.whole(place, payload)
         return (ancestry or self.ancestry([place])).decode(place, payload)
 
-    def rebuild(self) -> None:
-        """Make the view anew from the footers; what it lacks then is not looked for again."""
-        with self._healing:
-            self._index.reset()
-            self._index.refresh(self._storage)
-            self._rebuilt, self._may_refresh = True, False
-            self._healed()
-
     # -- a wrong view -----------------------------------------------------------------------
 
     def rebuild(self) -> None:
