@@ -279,8 +279,8 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
         reads: list[int] = []
         inode = path.stat().st_ino
 
-        def read(fd: int, offset: int, size: int) -> bytes:
-            data = read_range(fd, offset, size)
+        def read(fd: int, offset: int, size: int, *calls: object) -> bytes:
+            data = read_range(fd, offset, size, *calls)
             if os.fstat(fd).st_ino != inode:
                 return data
             reads.append(offset)

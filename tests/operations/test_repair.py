@@ -161,7 +161,7 @@ def test_a_disk_that_cannot_be_read_at_all_moves_nothing(
     read_range = local.read_range
     target: list[int] = []
 
-    def read(fd: int, offset: int, size: int, *calls: Any) -> bytes:
+    def read(fd: int, offset: int, size: int, *calls: object) -> bytes:
         if os.fstat(fd).st_ino in target:
             raise OSError(errno.EACCES, "Permission denied")
         return read_range(fd, offset, size, *calls)
@@ -189,7 +189,7 @@ def test_what_was_good_the_second_time_is_not_damage(
     read_range = local.read_range
     wrong: list[int] = []
 
-    def read(fd: int, offset: int, size: int, *calls: Any) -> bytes:
+    def read(fd: int, offset: int, size: int, *calls: object) -> bytes:
         data = read_range(fd, offset, size, *calls)
         if size > 100_000 and len(data) > 100_000 and not wrong:
             wrong.append(offset)

@@ -6,13 +6,13 @@ one go; only the places of objects are looked up one by one.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from packstone.repository.cuts import BASES, split_ids
 from packstone.repository.filing import OBJECTS
 from packstone.repository.packs import OBJECT, Pack
-from packstone.repository.places import PLACE, RECORD, ROW, live, record_rows, split_places
+from packstone.repository.places import PLACE, RECORD, ROW, record_rows, split_places
 
 _LOOKED_UP = 4096  # objects in one go, or as many as one record holds
 
@@ -63,28 +63,13 @@ def parts(number: int, pack: Pack) -> Iterator[Part]:
         yield part
 
 
-def count_misplaced(
-    transaction: Any,
-    databases: dict[bytes, Any],
-    part: Part,
-    differing: set[int],
-    pack: Pack,
-    numbers: Container[int],
-) -> int:
-    """Return how many of some objects are in differing records or not where they should be.
-
-    A delta that lacks a base in the packs of `numbers`, those that are there, has no place in
-    the view, and is as it should be without one.
-    """
-    wrong = 0
+def misplaced(transaction: Any, databases: dict[bytes, Any], part: Part) -> list[int]:
+    """Return the records of objects that are not where they should be, one for each object."""
+    wrong: list[int] = []
     get = transaction.get
     objects = databases[OBJECTS]
     for object_id, place, record in part:
         value = get(object_id, db=objects)
-        if record in differing:
-            wrong += 1
-        elif value != place and (value is None or place not in split_places(bytes(value))):
-            wrong += all(
-                live(bytes(get(base, b"", db=objects)), numbers) for base in pack.rows[record].bases
-            )
+        if value != place and (value is None or place not in split_places(bytes(value))):
+            wrong.append(record)
     return wrong
