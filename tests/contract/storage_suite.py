@@ -37,6 +37,16 @@ class StorageSuite:
         assert len(found) == len(dict(found)), "a name is listed once"
         return dict(found)
 
+    # -- hints ------------------------------------------------------------------------------
+
+    def test_hints_change_nothing(self, storage: Storage) -> None:
+        """Also of names that are not there."""
+        storage.put("name", b"bytes")
+        for name in ("name", "snapshots/none"):
+            assert storage.drop_cached(name) in (False, True)
+            assert storage.disk_position(name) >= 0
+        assert storage.get("name", 99) == b"bytes"
+
     # -- put and get ------------------------------------------------------------------------
 
     @_shared

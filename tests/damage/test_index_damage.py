@@ -221,7 +221,7 @@ def test_check_believes_no_object_that_no_pack_holds(scene: Scene, index: str) -
         number = rows(transaction, databases[b"numbers"])[0][1][:4]
         for record in scene.pack(name).rows:
             for object_id, size, _ in record.object_rows():
-                place = number[::-1] + bytes(8) + size.to_bytes(4, "little")
+                place = number[::-1] + bytes(8) + size.to_bytes(4, "little") + bytes(4)
                 transaction.put(object_id, place, db=databases[b"objects"])
 
     scene.look(files, index=index, restore=False)

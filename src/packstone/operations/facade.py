@@ -19,6 +19,7 @@ from packstone.model import KIB, MIB
 from packstone.operations import (
     browse,
     check,
+    check_choice,
     copy,
     forget,
     keys,
@@ -413,9 +414,25 @@ class Repository:
         )
 
     def check(
-        self, *, read_data: bool = False, progress: ProgressFunction | None = None
+        self,
+        *,
+        read_data: bool = False,
+        subset: str | int | None = None,
+        max_seconds: float | None = None,
+        packs: Sequence[str] = (),
+        progress: ProgressFunction | None = None,
     ) -> CheckResult:
-        """Verify names, footers, index, trees and chunks; with `read_data` every object."""
+        """Verify names, footers, index, trees and chunks; with `read_data` every object.
+
+        `subset` reads the data of a part of the packs: `5%` of the bytes, a number of bytes, or
+        `2/7`, the second of seven parts. `max_seconds` reads for that long, what was verified
+        longest ago first; `packs` reads those whose ids begin so, and checks nothing else.
+        """
         return check.check_repository(
-            self._objects, read_data=read_data, threads=self._threads, progress=progress
+            self._objects,
+            read_data=read_data,
+            choice=check_choice.Choice(subset, max_seconds, packs),
+            threads=self._threads,
+            progress=progress,
+            clock=self._clock,
         )

@@ -7,6 +7,7 @@ there. Deleting it loses nothing (docs/format.md §1).
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections import OrderedDict
@@ -18,6 +19,12 @@ from typing import Any, TypeVar
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
 from packstone.model import ID_SIZE
+from packstone.repository.agreement import (
+    count_misplaced,
+    count_objects,
+    differing_records,
+    parts,
+)
 from packstone.repository.cuts import (
     BASES,
     CUT_KEY,
@@ -408,22 +415,31 @@ class Index:
         found: list[Place | None] = []
         for part in _parts(ids):
             with self._reading() as transaction:
-                found += [self._best(transaction, object_id) for object_id in part]
+                found += self._best(transaction, part)
             self._view.looked_up(len(part))
         return found
 
-    def _best(self, transaction: Any, object_id: bytes) -> Place | None:
-        value = transaction.get(object_id, db=self._view.databases[OBJECTS])
-        best: Place | None = None
-        if value is not None:
-            for number, record, inner, size, at in places_in(value):
-                row = self._row(transaction, number, record)
+    def _best(self, transaction: Any, ids: Sequence[bytes]) -> Iterator[Place | None]:
+        """Yield the place of least depth of each id; a pack's rows are fetched once for many."""
+        objects = self._view.databases[OBJECTS]
+        get = transaction.get
+        rows_of: dict[int, bytes | None] = {}
+        for object_id in ids:
+            best: Place | None = None
+            for number, record, inner, size, at in places_in(get(object_id, b"", db=objects)):
+                if number not in rows_of:
+                    if len(rows_of) == _CACHED_PACKS:
+                        rows_of.clear()
+                    rows_of[number] = self._rows_of(transaction, number)
+                rows = rows_of[number]
+                row = None if rows is None else record_of(rows, record)
+                pack_id = self._numbers.get(number)  # another thread may just have followed
+                if row is None or pack_id is None:
+                    continue
                 # The newest of equal depth: what a prune wrote, not what it will sweep.
-                if row is not None and (best is None or row[4] <= best.depth):
-                    pack_id = self._numbers.get(number)
-                    if pack_id is not None:
-                        best = Place(pack_id, record, *row, inner, size, at)
-        return best
+                if best is None or row[4] <= best.depth:
+                    best = Place(pack_id, record, *row, inner, size, at)
+            yield best
 
     def _row(
         self, transaction: Any, number: int, record: int
@@ -450,6 +466,23 @@ class Index:
             if len(self._rows) > _CACHED_PACKS:
                 self._rows.popitem(last=False)
         return rows
+
+    def count_differing(self, pack: Pack) -> int:
+        """Return how many objects of a pack the view has otherwise than the footer says."""
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack.id), db=databases[NUMBERS])
+            number = 0 if value is None else PACK.unpack(value)[0]
+            rows = self._rows_of(transaction, number)
+            if rows is None or bytes(value) != pack_value(number, pack):
+                return count_objects(pack)
+            differing = differing_records(transaction, databases, number, rows, pack)
+        count = 0
+        for part in parts(number, pack):
+            with self._reading() as transaction:
+                count += count_misplaced(transaction, databases, part, differing)
+            self._view.looked_up(len(part))
+        return count
 
     # -- chunks by their cuts ---------------------------------------------------------------
 
@@ -544,13 +577,14 @@ class Index:
                 cursor = transaction.cursor(db=self._view.databases[OBJECTS])
                 if not cursor.set_range(start):
                     return count
-                for row, (key, value) in enumerate(cursor):
-                    start = bytes(key)
-                    if row >= RELEASED:
-                        break
-                    count += len(live(bytes(value), numbers)) // PLACE.size
-                else:
+                rows = list(itertools.islice(cursor, RELEASED + 1))
+                places = b"".join(
+                    [value for _key, value in rows[:RELEASED] if not len(value) % PLACE.size]
+                )
+                count += sum([place[0] in numbers for place in PLACE.iter_unpack(places)])
+                if len(rows) <= RELEASED:
                     return count
+                start = bytes(rows[RELEASED][0])
             self._view.looked_up(RELEASED)
 
     def size(self) -> int:

@@ -18,6 +18,7 @@ NUMBER = struct.Struct(">I")
 PACK = struct.Struct(">IQBI32s")  # number, size, kind, count of objects, salt
 # offset, stored size, raw size, codec, depth, lineage, start key, end key, id of its one chunk
 ROW = struct.Struct("<QIIBB2xIQQ32s")
+_HEAD = struct.Struct("<QIIBB")  # what a row begins with
 # pack number, record number, offset in the record, size, number of the object in its pack
 PLACE = struct.Struct("<IIIII")
 RECORD = struct.Struct(">II")  # pack number, record number: the key of a delta's bases
@@ -85,7 +86,7 @@ def record_of(rows: bytes, record: int) -> tuple[int, int, int, int, int] | None
     start = record * ROW.size
     if start + ROW.size > len(rows):
         return None
-    return ROW.unpack_from(rows, start)[:5]
+    return _HEAD.unpack_from(rows, start)
 
 
 def record_sizes(rows: bytes) -> list[tuple[int, int, int]]:

@@ -155,6 +155,13 @@ class ObjectReader:
                     self._cache_size -= len(self._cache.popitem(last=False)[1])
         return raw
 
+    def forget(self) -> None:
+        """Drop decoded records, so that whoever doubts what was read reads it again."""
+        with self._lock:
+            self._cache.clear()
+            self._cache_size = 0
+            self._failures = {}
+
     # -- many records -----------------------------------------------------------------------
 
     def ranges(self, places: Iterable[Place]) -> Iterator[list[Place]]:
@@ -218,9 +225,6 @@ class ObjectReader:
 
     def _healed(self) -> bool:
         self._heals += 1
-        self._failures = {}
         self._records.forget_seals()
-        with self._lock:
-            self._cache.clear()
-            self._cache_size = 0
+        self.forget()
         return True

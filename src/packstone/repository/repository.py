@@ -82,7 +82,7 @@ class ObjectRepository:
         except BaseException:
             self.lock.release()
             raise
-        self._random = random
+        self.random = random
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -169,7 +169,7 @@ class ObjectRepository:
             pack_size=self.config.pack_size,
             largest_chunk=4 * self.config.average,
             generation=generation,
-            random=self._random,
+            random=self.random,
             dry_run=dry_run,
         )
 
@@ -192,7 +192,7 @@ class ObjectRepository:
     def sweep(self) -> Sweep:
         """Exchange the shared lock for the exclusive one, to delete packs; a context manager."""
         layout.check_features(self.storage, self.sealer, writing=True)
-        return Sweep(self.storage, self.sealer, self.index, self.lock, self._random)
+        return Sweep(self.storage, self.sealer, self.index, self.lock, self.random)
 
     def snapshots(self) -> list[SnapshotRow]:
         """Return all readable snapshots, oldest first; damaged ones become warnings."""

@@ -73,6 +73,14 @@ class Storage(ABC):
     def spool(self) -> Spool:
         """Begin a large file whose name is known only at its end."""
 
+    def drop_cached(self, name: str) -> bool:
+        """Let the next read of a name come from the medium; return whether that was asked for."""
+        return False
+
+    def disk_position(self, name: str) -> int:
+        """Return what orders names as they lie on the medium; 0 if that is not known."""
+        return 0
+
     def free(self) -> int | None:
         """Return the bytes that fit in it still, None where that cannot be told."""
         return None
