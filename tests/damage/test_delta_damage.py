@@ -460,7 +460,7 @@ def test_a_damaged_base_is_no_base(
         read_range, bad = local.read_range, lost.stat().st_ino
 
         def read(fd: int, offset: int, size: int) -> bytes:
-            if os.fstat(fd).st_ino == bad and offset > 1000 and size > 10_000:
+            if os.fstat(fd).st_ino == bad and offset + size > 1000 and size > 10_000:
                 raise OSError(5, "Input/output error")
             return read_range(fd, offset, size)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from packstone.codec.compression import Compressor
-from packstone.codec.delta import DELTA_CODECS, DeltaCoder
+from packstone.codec.delta import DELTA_CODECS
 from packstone.errors import Damaged, StorageError, UnsupportedFormat
 from packstone.model import ID_SIZE, MIB, Buffer, ObjectType
 from packstone.repository.agreement import count_objects
@@ -68,7 +68,6 @@ class _Records:
     def __init__(self, pack: Pack, repository: ObjectRepository, codec: Compressor) -> None:
         self._pack = pack
         self._codec = codec
-        self._deltas = DeltaCoder(codec)
         self._reader = repository.reader
         self._seal = repository.sealer.pack(pack.kind, pack.salt)
         self._hashes: dict[int, Callable[[Buffer], bytes]] = {
@@ -106,18 +105,18 @@ class _Records:
         if row.codec in DELTA_CODECS and ancestry and self._is_right(number, payload, ancestry):
             return ""
         try:
-            if len(payload) != row.stored_size:
-                raise Damaged(f"{len(payload)} bytes, expected {row.stored_size}")
-            opened = self._seal.open(number, row.raw_size, row.codec, payload)
             if row.codec in DELTA_CODECS:
                 # The view agrees with the footers by now: nothing is gained by making it anew,
                 # and whoever looks something up meanwhile would find it empty.
-                bases = [self._reader.base(each, row.depth, heal=False) for each in row.bases]
-                raw: Buffer = self._deltas.decode(row.codec, opened, bases, row.raw_size)
+                raw: Buffer = self._reader.delta(self._place(number), payload, row.bases)
             else:
+                if len(payload) != row.stored_size:
+                    raise Damaged(f"{len(payload)} bytes, expected {row.stored_size}")
+                opened = self._seal.open(number, row.raw_size, row.codec, payload)
                 raw = self._codec.decode(row.codec, opened, row.raw_size)
-        except (Damaged, UnsupportedFormat) as error:
-            return f"{self._where(number)}: {error.message}"
+        except REFUSED as error:
+            where = self._where(number)
+            return error.message if where in error.message else f"{where}: {error.message}"
         position = 0
         view = memoryview(raw)
         hashes = self._hashes

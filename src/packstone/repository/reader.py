@@ -18,7 +18,7 @@ from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher
 from packstone.model import MIB, Buffer, ObjectType
 from packstone.repository.ancestry import Ancestry
-from packstone.repository.attempt import REFUSED, Attempt, Failures, verify
+from packstone.repository.attempt import REFUSED, Attempt, Failures, Unfounded, verify
 from packstone.repository.footers import Footers
 from packstone.repository.index import Index
 from packstone.repository.places import Place
@@ -100,15 +100,16 @@ class ObjectReader:
         """Return an object, of less than `depth` steps if that is given."""
         while True:
             heals = self._heals
+            attempt = self._attempt()
             places = self._index.find(object_id)
             if places and (depth is None or places[0].depth < depth):
                 try:
                     data = piece(self._record(places[0]), places[0])
                     self.verify(kind, object_id, data, places[0])
                     return data
-                except REFUSED:
-                    pass
-            attempt = self._attempt()
+                except REFUSED as error:
+                    if places[0].codec not in DELTA_CODECS:  # nothing but this place is at fault
+                        attempt.failed[object_id, places[0]] = error
             try:
                 if depth is None:
                     return attempt.read(kind, object_id, places)
@@ -120,16 +121,14 @@ class ObjectReader:
     def delta(self, place: Place, payload: Buffer, base_ids: Sequence[bytes]) -> bytes:
         """Return what a delta makes of bases that are what their ids say; raises Damaged.
 
-        For whoever knows from a footer what the bases are, and has seen that `decode` fails.
+        For whoever has compared the view with the footers: it is left as it is.
         """
-        while True:
-            heals = self._heals
-            attempt = self._attempt()
-            try:
-                return attempt.delta(place, payload, base_ids)
-            except REFUSED:
-                if not self._heal(heals, attempt):
-                    raise
+        attempt = self._attempt()
+        try:
+            return attempt.delta(place, payload, base_ids)
+        except REFUSED:
+            self._remember(attempt)
+            raise
 
     def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
         """Raise Damaged unless `data` hashes to `object_id`."""
@@ -160,7 +159,8 @@ class ObjectReader:
         with self._lock:
             self._cache.clear()
             self._cache_size = 0
-            self._failures = {}
+            kept = [each for each in self._failures.items() if isinstance(each[1], Unfounded)]
+            self._failures = dict(kept)
 
     # -- many records -----------------------------------------------------------------------
 
@@ -218,13 +218,19 @@ class ObjectReader:
                     self._index.reset()
                     self._index.refresh(self._storage)
                     return self._healed()
+            self._remember(attempt)
+            return False
+
+    def _remember(self, attempt: Attempt) -> None:
+        """Keep what failed for no fault of the view, so that it is not tried again and again."""
+        with self._lock:
             if len(self._failures) + len(attempt.failed) > _MOST_FAILURES:
                 self._failures = {}
             self._failures.update(attempt.failed)
-            return False
 
     def _healed(self) -> bool:
         self._heals += 1
         self._records.forget_seals()
         self.forget()
+        self._failures = {}
         return True

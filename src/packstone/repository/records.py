@@ -131,7 +131,8 @@ def located(place: Place, error: PackstoneError) -> PackstoneError:
         return UnsupportedFormat(
             f"pack {place.pack_id[:12]}… record {place.record}: {error.message}"
         )
-    return Damaged(
+    made = type(error) if isinstance(error, Damaged) else Damaged
+    return made(
         f"{text}: {error.message}",
         name=pack_name(place.pack_id),
         offset=place.offset,
