@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import faults
 import pytest
+from campaign import IS_SOAK, LINES
 from compare_trees import Description, describe, differences
 from faults import Plan, faulty, in_child
 
@@ -218,10 +220,10 @@ def test_the_directory_of_the_snapshot_cannot_be_synced(
 
     sync_directory = local.sync_directory
 
-    def failing(path: str) -> None:
+    def failing(path: str, *calls: Any) -> None:
         if path.endswith("/snapshots"):
             raise OSError(5, "Input/output error")
-        sync_directory(path)
+        sync_directory(path, *calls)
 
     scene = scenes()
     with monkeypatch.context() as patch:
@@ -410,7 +412,7 @@ def test_a_disk_of_every_size(disk: Callable[..., Path], original: Scene, tmp_pa
     for at in range(20):
         (large / f"{at}").write_bytes(random.Random(at).randbytes(50_000))
     refused = done = 0
-    for size in range(280, 1800, 76):
+    for size in range(280, 1800, 8 if IS_SOAK else 76):
         place = disk(size)
         location = place / "repository"
         with packstone.init(location) as repository:
@@ -437,6 +439,37 @@ def test_a_disk_of_every_size(disk: Callable[..., Path], original: Scene, tmp_pa
             assert repository.check(read_data=True).errors == []
             shutil.rmtree(target)
     assert refused > 10 and done > 1
+    LINES.append(
+        ("E2", "snapshot, tmpfs of every size", refused + done, f"0 failures, {refused} refused")
+    )
+
+
+def test_a_full_disk_is_read(
+    disk: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restore and check need no room on it: an index that cannot grow there is made elsewhere."""
+    monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(tmp_path / "cache"))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(random.Random(1).randbytes(50_000))
+    location = disk(8000) / "repository"
+    with packstone.init(location) as repository:
+        repository.snapshot([source])
+    shutil.rmtree(location / "index")
+    with open(location.with_name("filler"), "wb", buffering=0) as filler:
+        with pytest.raises(OSError):
+            while True:
+                filler.write(bytes(4096))
+    with packstone.open(location) as repository:
+        assert repository.restore("latest", tmp_path / "target", path=bytes(source)).errors == []
+        assert repository.check(read_data=True).errors == []
+        assert any("is used instead" in warning for warning in repository.warnings)
+        (source / "more").write_bytes(os.urandom(50_000))
+        with pytest.raises(packstone.StorageFull):
+            repository.snapshot([source])
+        location.with_name("filler").unlink()
+        assert repository.snapshot([source]).errors == []
+    assert (tmp_path / "target" / "file").read_bytes() == (source / "file").read_bytes()
 
 
 def test_a_full_disk_by_the_command(disk: Callable[..., Path], tmp_path: Path) -> None:

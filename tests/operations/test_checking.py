@@ -180,6 +180,17 @@ def test_a_damaged_pack_has_no_date(filled: packstone.Repository) -> None:
         assert verified is not None and verified.packs == len(pack_paths(filled)) - 1
 
 
+def test_what_was_wrong_is_not_dated(filled: packstone.Repository) -> None:
+    """Also not once it is whole again: nobody has read it whole."""
+    pack = largest(filled)
+    beside = next(path for path in pack_paths(filled) if path != pack)
+    flip(pack, pack.stat().st_size // 2)
+    at(filled, DAY, read_data=True)
+    flip(pack, pack.stat().st_size // 2)
+    verified = at(filled, 2 * DAY, choice=Choice(packs=[beside.name])).verified
+    assert verified is not None and verified.packs == len(pack_paths(filled)) - 1
+
+
 def test_a_clock_that_was_wrong(filled: packstone.Repository) -> None:
     """What was verified in the future is verified anew."""
     at(filled, 1000 * DAY, read_data=True)
@@ -268,8 +279,8 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
         reads: list[int] = []
         inode = path.stat().st_ino
 
-        def read(fd: int, offset: int, size: int) -> bytes:
-            data = read_range(fd, offset, size)
+        def read(fd: int, offset: int, size: int, *calls: object) -> bytes:
+            data = read_range(fd, offset, size, *calls)
             if os.fstat(fd).st_ino != inode:
                 return data
             reads.append(offset)
@@ -419,6 +430,25 @@ def test_where_trees_are_damaged_nothing_is_an_orphan(filled: packstone.Reposito
     pack = Path(filled.location, "packs", place.pack_id[:2], place.pack_id)
     flip(pack, place.offset + place.stored_size // 2)
     assert filled.check().orphans is None
+
+
+def test_a_delta_that_lacks_its_base_is_no_fault_of_the_index(
+    source: Path, big_place: Path
+) -> None:
+    rng = Random(7)
+    data = bytearray(rng.randbytes(400_000))
+    with packstone.init(big_place / "deltas", chunk_size=64 * KIB) as repository:
+        (source / "table").write_bytes(data)
+        repository.snapshot([source])
+        first = largest(repository)
+        data[200_000] ^= 1
+        (source / "table").write_bytes(data)
+        assert repository.snapshot([source]).chunks_delta > 0
+    first.unlink()
+    with packstone.open(big_place / "deltas") as repository:
+        errors = repository.check(read_data=True).errors
+    assert {each.kind for each in errors} >= {"chunk"}
+    assert not [each for each in errors if each.kind == "index" and "disagrees" in each.message]
 
 
 def test_nothing_to_verify(big_place: Path) -> None:

@@ -89,6 +89,8 @@ def check(
                 render.line(f"note: {note}")
         if not session.quiet:
             _summarise(result, names_only)
+        if any(finding.pack and not finding.transient for finding in result.errors):
+            render.message("hint: save what can be read of damaged packs: packstone repair packs")
     return _exit_code(result)
 
 

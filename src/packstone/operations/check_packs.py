@@ -25,6 +25,7 @@ from packstone.repository.packs import KINDS_OF_OBJECTS, OBJECT, Pack, RecordRow
 from packstone.repository.places import Place
 from packstone.repository.repository import ObjectRepository
 
+_TOGETHER = 16 * MIB  # of deltas, decoded, whose bases are looked up together
 _READ = MIB  # measured: what is hashed twice should still be in the processor's cache
 _FAULTS = (Damaged, StorageError, UnsupportedFormat)
 
@@ -69,54 +70,35 @@ class _Records:
         self._pack = pack
         self._codec = codec
         self._reader = repository.reader
+        self._index = repository.index
+        self._ancestry: Ancestry | None = None
+        self._planned = range(0)  # the records whose deltas it is of
         self._seal = repository.sealer.pack(pack.kind, pack.salt)
         self._hashes: dict[int, Callable[[Buffer], bytes]] = {
             kind: repository.hasher.function(ObjectType(kind))
             for kind in KINDS_OF_OBJECTS[pack.kind]
         }
 
-    def ancestry(self, numbers: Sequence[int]) -> Ancestry | None:
-        """Look up what the deltas among some records stand on, all together."""
-        deltas = [number for number in numbers if self._pack.rows[number].codec in DELTA_CODECS]
-        try:
-            places = [self._place(number) for number in deltas]
-            bases = [self._pack.rows[number].bases for number in deltas]
-            return self._reader.ancestry(places, bases) if deltas else None
-        except REFUSED:
-            return None  # each by itself will tell
+    def check(self, number: int, payload: Buffer, behind: int = 0) -> str:
+        """Return what is wrong with a record, given its stored bytes, or an empty text.
 
-    def _place(self, number: int) -> Place:
-        """Return the place of a record, as of one object that fills it."""
+        Records up to `behind` are going to be checked next.
+        """
         row = self._pack.rows[number]
-        where = (row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
-        return Place(self._pack.id, number, *where, 0, row.raw_size, 0)
-
-    def _is_right(self, number: int, payload: Buffer, ancestry: Ancestry) -> bool:
-        """Return whether a delta gives its chunk, whatever became of its bases."""
         try:
-            raw = self._reader.decode(self._place(number), payload, ancestry)
-        except REFUSED:
-            return False
-        return self._hashes[ObjectType.CHUNK](raw) == self._pack.rows[number].objects[:ID_SIZE]
-
-    def check(self, number: int, payload: Buffer, ancestry: Ancestry | None = None) -> str:
-        """Return what is wrong with a record, given its stored bytes, or an empty text."""
-        row = self._pack.rows[number]
-        if row.codec in DELTA_CODECS and ancestry and self._is_right(number, payload, ancestry):
-            return ""
-        try:
+            if len(payload) != row.stored_size:
+                raise Damaged(f"{len(payload)} bytes, expected {row.stored_size}")
             if row.codec in DELTA_CODECS:
-                # The view agrees with the footers by now: nothing is gained by making it anew,
-                # and whoever looks something up meanwhile would find it empty.
-                raw: Buffer = self._reader.delta(self._place(number), payload, row.bases)
+                raw = self._delta(number, payload, behind)
             else:
-                if len(payload) != row.stored_size:
-                    raise Damaged(f"{len(payload)} bytes, expected {row.stored_size}")
                 opened = self._seal.open(number, row.raw_size, row.codec, payload)
                 raw = self._codec.decode(row.codec, opened, row.raw_size)
         except REFUSED as error:
-            where = self._where(number)
-            return error.message if where in error.message else f"{where}: {error.message}"
+            if self._hangs(number):
+                return ""
+            # Of a delta the message says where it is.
+            known = error.message.startswith(self._where(number))
+            return error.message if known else f"{self._where(number)}: {error.message}"
         position = 0
         view = memoryview(raw)
         hashes = self._hashes
@@ -130,6 +112,44 @@ class _Records:
                 )
             position = end
         return ""
+
+    def _delta(self, number: int, payload: Buffer, behind: int) -> Buffer:
+        """Return a decoded delta; of one that goes wrong, with sound bases or an error."""
+        row = self._pack.rows[number]
+        place = _whole_record(self._pack, number)
+        if number not in self._planned:
+            self._plan(number, max(behind, number + 1))
+        if self._ancestry is not None:
+            try:
+                raw = self._reader.decode(place, payload, self._ancestry)
+                if self._hashes[ObjectType.CHUNK](raw) == row.objects[:ID_SIZE]:
+                    return raw
+            except REFUSED:
+                pass
+        # The view agrees with the footers by now: nothing is gained by making it anew, and
+        # whoever looks something up meanwhile would find it empty.
+        return self._reader.delta(place, payload, row.bases, heal=False)
+
+    def _hangs(self, number: int) -> bool:
+        """Return whether a delta lacks a base: it is not present, and who needs it hears of it."""
+        row = self._pack.rows[number]
+        return row.codec in DELTA_CODECS and self._index.hangs(row)
+
+    def _plan(self, number: int, behind: int) -> None:
+        """Look up together what the deltas from a record on stand on."""
+        rows = self._pack.rows
+        last = number
+        size = 0
+        while last < behind and size <= _TOGETHER:
+            size += rows[last].raw_size
+            last += 1
+        self._planned = range(number, last)
+        deltas = [n for n in self._planned if rows[n].codec in DELTA_CODECS]
+        try:
+            places = [_whole_record(self._pack, n) for n in deltas]
+            self._ancestry = self._reader.ancestry(places, [rows[n].bases for n in deltas])
+        except REFUSED:
+            self._ancestry = None  # each by itself will tell
 
     def _where(self, number: int) -> str:
         offset = self._pack.rows[number].offset
@@ -182,11 +202,12 @@ class _Look:
             hasher.update(data)
             if records is not None and first < behind:
                 view = memoryview(data)
-                ancestry = records.ancestry(range(first, behind))
                 for number in range(first, behind):
                     at = rows[number].offset - start
-                    payload = view[at : at + rows[number].stored_size]
-                    self._note(number, records.check(number, payload, ancestry))
+                    self._note(
+                        number,
+                        records.check(number, view[at : at + rows[number].stored_size], behind),
+                    )
             if len(data) < end - start:  # the end of the file; records behind it are cut off
                 if records is not None:
                     for number in range(behind, len(rows)):
@@ -237,6 +258,15 @@ def _stretches(rows: Sequence[RecordRow]) -> Iterator[tuple[int, int, int, int]]
                 end = rows[number - 1].offset + rows[number - 1].stored_size
         yield start, end, first, number
         start = end
+
+
+def _whole_record(pack: Pack, record: int) -> Place:
+    """Return the place of a record, as of one object that fills it."""
+    row = pack.rows[record]
+    size = row.raw_size
+    return Place(
+        pack.id, record, row.offset, row.stored_size, size, row.codec, row.depth, 0, size, 0
+    )
 
 
 def check_pack(

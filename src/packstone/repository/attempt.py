@@ -27,10 +27,6 @@ REFUSED = (Damaged, ObjectMissing, UnsupportedFormat)
 _MOST_DECODED = 512 * MIB  # from places that turn out to be good or not
 
 
-class Unfounded(Damaged):
-    """A chunk stands on none that could be had, as places tell: no read would change it."""
-
-
 class Attempt:
     """One read; `tried` and `lacking` are what the view said of places, and of ids without one."""
 
@@ -81,7 +77,6 @@ class Attempt:
         if had is not None and had[0] < depth:
             return had[1]
         failure = ""
-        error_type: type[Damaged] = Unfounded
         places = self._index.find(base_id)
         for place in places:
             if place.depth >= depth:
@@ -93,8 +88,6 @@ class Attempt:
                 data = self._from(ObjectType.CHUNK, base_id, place)
             except REFUSED as error:
                 failure = f"base {base_id.hex()[:12]}… cannot be had: {error.message}"
-                if not isinstance(error, Unfounded):
-                    error_type = Damaged
                 continue
             if had is None:
                 self._standing += len(data)
@@ -106,7 +99,7 @@ class Attempt:
         if not places:
             self.lacking.add(base_id)
             failure = f"base {base_id.hex()[:12]}… is in no pack"
-        raise error_type(failure)
+        raise Damaged(failure)
 
     def _from(self, kind: ObjectType, object_id: bytes, place: Place) -> bytes:
         """Return an object from one place, which is tried once."""

@@ -83,6 +83,8 @@ class BaseFinder:
     def _candidates(self, cuts: CutReader, chunk_id: bytes, sources: list[Cut]) -> Candidates:
         if not sources or self._has_ended(cuts, sources[0]):
             return NONE
+        if cuts.is_known(chunk_id):
+            return NONE  # it was lost: deltas may stand on it that need it whole
         bases: dict[bytes, Base] = {}
         near: list[Base] = []
         for source in sources:

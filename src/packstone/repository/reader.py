@@ -18,7 +18,7 @@ from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher
 from packstone.model import MIB, Buffer, ObjectType
 from packstone.repository.ancestry import Ancestry
-from packstone.repository.attempt import REFUSED, Attempt, Failures, Unfounded, verify
+from packstone.repository.attempt import REFUSED, Attempt, Failures, verify
 from packstone.repository.footers import Footers
 from packstone.repository.index import Index
 from packstone.repository.places import Place
@@ -26,6 +26,7 @@ from packstone.repository.records import RecordReader, piece
 from packstone.storage.base import Storage
 
 _CACHE_SIZE = 32 * MIB  # of decoded records
+_MOST_DOUBTS = 16  # after which what failed stays failed
 _MOST_FAILURES = 10_000  # that are remembered
 
 
@@ -55,6 +56,7 @@ class ObjectReader:
         self._heals = 0  # changes of the view by this reader
         self._rebuilt = False
         self._may_refresh = True
+        self._doubts = 0
 
     @property
     def may_refresh(self) -> bool:
@@ -115,20 +117,42 @@ class ObjectReader:
                     return attempt.read(kind, object_id, places)
                 return attempt.base(object_id, depth)
             except REFUSED:
+                # Without a look at the footers it is not known whether the view was at fault.
                 if not heal or not self._heal(heals, attempt):
                     raise
 
-    def delta(self, place: Place, payload: Buffer, base_ids: Sequence[bytes]) -> bytes:
+    def delta(
+        self, place: Place, payload: Buffer, base_ids: Sequence[bytes], *, heal: bool = True
+    ) -> bytes:
         """Return what a delta makes of bases that are what their ids say; raises Damaged.
 
-        For whoever has compared the view with the footers: it is left as it is.
+        For whoever knows from a footer what the bases are, and has seen that `decode` fails.
+        Without `heal` the view is left as it is, for whoever has compared it with the footers.
         """
-        attempt = self._attempt()
-        try:
-            return attempt.delta(place, payload, base_ids)
-        except REFUSED:
-            self._remember(attempt)
-            raise
+        while True:
+            heals = self._heals
+            attempt = self._attempt()
+            try:
+                return attempt.delta(place, payload, base_ids)
+            except REFUSED:
+                if not heal:
+                    self._remember(attempt)
+                    raise
+                if not self._heal(heals, attempt):
+                    raise
+
+    def forget(self) -> None:
+        """Drop what was read, so that whoever doubts it reads it again.
+
+        What failed is tried again a few times only: a repository full of damage must not make
+        each look at it as long as all of them.
+        """
+        self._doubts += 1
+        if self._doubts <= _MOST_DOUBTS:
+            self._failures = {}
+        with self._lock:
+            self._cache.clear()
+            self._cache_size = 0
 
     def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
         """Raise Damaged unless `data` hashes to `object_id`."""
@@ -153,14 +177,6 @@ class ObjectReader:
                 while self._cache_size > _CACHE_SIZE and len(self._cache) > 1:
                     self._cache_size -= len(self._cache.popitem(last=False)[1])
         return raw
-
-    def forget(self) -> None:
-        """Drop decoded records, so that whoever doubts what was read reads it again."""
-        with self._lock:
-            self._cache.clear()
-            self._cache_size = 0
-            kept = [each for each in self._failures.items() if isinstance(each[1], Unfounded)]
-            self._failures = dict(kept)
 
     # -- many records -----------------------------------------------------------------------
 
@@ -193,6 +209,14 @@ class ObjectReader:
 
     # -- a wrong view -----------------------------------------------------------------------
 
+    def rebuild(self) -> None:
+        """Make the view anew from the footers; what it lacks then is not looked for again."""
+        with self._healing:
+            self._index.reset()
+            self._index.refresh(self._storage)
+            self._rebuilt, self._may_refresh = True, False
+            self._healed()
+
     def _heal(self, heals: int, attempt: Attempt) -> bool:
         """Bring the view up to date, or rebuild it where footers contradict what it said.
 
@@ -222,15 +246,16 @@ class ObjectReader:
             return False
 
     def _remember(self, attempt: Attempt) -> None:
-        """Keep what failed for no fault of the view, so that it is not tried again and again."""
-        with self._lock:
-            if len(self._failures) + len(attempt.failed) > _MOST_FAILURES:
-                self._failures = {}
-            self._failures.update(attempt.failed)
+        """Keep why places gave nothing: damage must not be looked for again and again."""
+        if len(self._failures) + len(attempt.failed) > _MOST_FAILURES:
+            self._failures = {}
+        self._failures.update(attempt.failed)
 
     def _healed(self) -> bool:
         self._heals += 1
-        self._records.forget_seals()
-        self.forget()
         self._failures = {}
+        self._records.forget_seals()
+        with self._lock:
+            self._cache.clear()
+            self._cache_size = 0
         return True

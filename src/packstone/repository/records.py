@@ -131,8 +131,7 @@ def located(place: Place, error: PackstoneError) -> PackstoneError:
         return UnsupportedFormat(
             f"pack {place.pack_id[:12]}… record {place.record}: {error.message}"
         )
-    made = type(error) if isinstance(error, Damaged) else Damaged
-    return made(
+    return Damaged(
         f"{text}: {error.message}",
         name=pack_name(place.pack_id),
         offset=place.offset,

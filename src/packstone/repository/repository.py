@@ -17,7 +17,7 @@ from packstone.codec.compression import Compressor
 from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.codec.keys import Argon2, Secrets, check_new
-from packstone.errors import Damaged, UsageError, WrongPassphrase
+from packstone.errors import Damaged, StorageFull, UsageError, WrongPassphrase
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
@@ -34,6 +34,7 @@ from packstone.repository.locks import Lock, Waiting
 from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.sweep import Sweep, read_newest_state
+from packstone.repository.view import discard_view
 from packstone.repository.writer import ObjectWriter
 from packstone.storage.base import local_path
 from packstone.storage.local import LocalStorage
@@ -86,6 +87,7 @@ class ObjectRepository:
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
+        self._no_room: StorageFull | None = None  # why the index is not where it should be
         self._reader: ObjectReader | None = None
         self.damaged_packs: list[Damaged] = []
 
@@ -111,19 +113,45 @@ class ObjectRepository:
         with self._opening:
             if self._index is None:
                 directory = self._index_dir or self._default_index_dir()
-                index = Index(directory, self.sealer)
                 try:
-                    self.damaged_packs = index.refresh(self.storage)
-                except BaseException:
-                    index.close()
-                    raise
+                    index = self._open_index(directory)
+                except StorageFull as error:
+                    if directory != self.storage.full_path("index"):
+                        raise
+                    # What is on a full disk must be read all the same.
+                    elsewhere = os.path.join(cache_directory(), self._index_name())
+                    index = self._open_index(elsewhere)
+                    self._no_room = error
+                    self.warnings.append(f"{error.message}. {elsewhere} is used instead")
                 self.warnings.extend(error.message for error in self.damaged_packs)
                 self._index = index
             return self._index
 
-    def _default_index_dir(self) -> str:
+    def _bring_index_home(self) -> None:
+        """Have the index where it belongs before anything is written; raises StorageFull."""
+        if self._no_room is not None:
+            self._close_index()  # there may be room by now
+        _ = self.index
+        error = self._no_room
+        if error is not None:
+            self._close_index()
+            raise error
+
+    def _open_index(self, directory: str) -> Index:
+        index = Index(directory, self.sealer)
+        try:
+            self.damaged_packs = index.refresh(self.storage)
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def _index_name(self) -> str:
         # A copy of a repository has its id and not its packs: the place is part of the name.
-        name = f"{self.repository_id.hex()}-{place_digest(self.storage)[:16]}"
+        return f"{self.repository_id.hex()}-{place_digest(self.storage)[:16]}"
+
+    def _default_index_dir(self) -> str:
+        name = self._index_name()
         if self.encrypted:
             # It tells ids, sizes and fingerprints: storage has no say in where it goes.
             return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
@@ -135,6 +163,14 @@ class ObjectRepository:
         elif os.access(self.storage.path, os.W_OK):
             return self.storage.full_path("index")
         return os.path.join(cache_directory(), name)
+
+    def discard_index(self) -> None:
+        """Delete the view's files, whatever is in them: its next use makes it anew."""
+        with self._opening:
+            if self._index is not None:
+                self._index.close()
+            self._index = self._reader = None
+            discard_view(self._index_dir or self._default_index_dir())
 
     @property
     def reader(self) -> ObjectReader:
@@ -158,6 +194,8 @@ class ObjectRepository:
         """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
         layout.check_features(self.storage, self.sealer, writing=True)
         generation = self.generation() if dry_run else self.end_cut_off_sweep()
+        if not dry_run:
+            self._bring_index_home()
         self.index.refresh(self.storage)  # what others have stored since is not stored again
         return ObjectWriter(
             self.storage,
@@ -208,11 +246,15 @@ class ObjectRepository:
 
     def close(self) -> None:
         """Release the lock and the view."""
+        self._close_index()
+        self.lock.release()
+
+    def _close_index(self) -> None:
         if self._index is not None:
             self._index.close()
             self._index = None
         self._reader = None
-        self.lock.release()
+        self._no_room = None
 
 
 _DEFAULT_COST = Argon2()

@@ -1,4 +1,4 @@
-"""Delete packs under the exclusive lock: generation, marker, deletion, in this order.
+"""Delete packs, or put them away, under the exclusive lock: generation, marker, then the packs.
 
 Implements the sweep of docs/format.md §7. Invariants: a new generation and the marker are durable
 before the first pack goes, so no writer that began before can commit what it thinks is there; a
@@ -8,16 +8,20 @@ sweep that was cut off is ended by the next writer, and what it meant to delete 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection
 from types import TracebackType
 
 from packstone.codec.encryption import Sealer
-from packstone.errors import Damaged, StorageError
+from packstone.errors import Damaged, ObjectMissing, StorageError
 from packstone.repository.index import Index
 from packstone.repository.known import follow_serial
 from packstone.repository.layout import STATE, State, encode_state, pack_name, read_state
 from packstone.repository.locks import Lock
+from packstone.storage.base import Spool
 from packstone.storage.local import LocalStorage
+
+QUARANTINE = "quarantine"  # nothing in it is ever read by this program
 
 
 def read_newest_state(storage: LocalStorage, sealer: Sealer) -> State:
@@ -75,10 +79,53 @@ class Sweep:
         """Delete packs; the caller has proved under this very lock that nobody needs them."""
         if not pack_ids:
             return
-        self._write(marker=self._random(16))
-        self._begun, self._found = True, False
+        self._begin()
         for pack_id in sorted(pack_ids):
             self._storage.delete(pack_name(pack_id))
+
+    def quarantine(self, names: Collection[str]) -> dict[str, str]:
+        """Move stored files out of use, where only people look; return their new names.
+
+        The caller has seen to it that nothing which can be read in them is only there.
+        """
+        moved: dict[str, str] = {}
+        if names:
+            self._begin()
+        for name in sorted(names):
+            moved[name] = self._free_name(name)
+            self._storage.move(name, moved[name])
+        return moved
+
+    def replace(self, pack_id: str, whole: Spool) -> str:
+        """Put a whole file in the place of a damaged pack; return the name that one has now.
+
+        The caller has compared the bytes of `whole` with the id. At no moment is there no pack:
+        the damaged one has its second name before it loses its first.
+        """
+        self._begin()
+        name = pack_name(pack_id)
+        kept = self._free_name(name)
+        self._storage.keep(name, kept)
+        whole.commit(name)
+        return kept
+
+    def _begin(self) -> None:
+        """Make a new generation and the marker durable, once."""
+        if not self._begun or self._found:
+            self._write(marker=self._random(16))
+            self._begun, self._found = True, False
+
+    def _free_name(self, name: str) -> str:
+        """Return a name in quarantine that nothing has: a pack may be damaged twice."""
+        first, _slash, last = name.partition("/")
+        wanted = found = f"{QUARANTINE}/{first}/{last.rpartition('/')[2]}"
+        for number in itertools.count(1):
+            try:
+                self._storage.size(found)
+            except ObjectMissing:
+                break
+            found = f"{wanted}.{number}"
+        return found
 
     def _write(self, marker: bytes | None) -> None:
         if marker is not None:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _META = struct.Struct("<16xIIQQI92xQQ")  # of LMDB 0.9: header, magic, version, …, last page, txn
 _META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
 _FIRST_MAP = 64 * MIB
+_LOCK_SIZE = 8192  # of LMDB's lock file: a header and 126 readers
 _LARGE = 64 * MIB  # an index below this may stay mapped
 _TOUCHED = 1024  # look-ups between two releases: at most 64 MiB of mapped pages
 
@@ -89,6 +90,20 @@ def open_view(directory: str, databases: tuple[bytes, ...]) -> View:
             view = _shared[key] = View(key, databases)
         view.users += 1
         return view
+
+
+def discard_view(directory: str) -> None:
+    """Delete a view, unopened; whoever has it open keeps what is deleted until it closes it."""
+    try:
+        _remove_files(directory)
+    except OSError as error:
+        raise _failure(error, directory) from error
+
+
+def _remove_files(directory: str) -> None:
+    for name in ("data.mdb", "lock.mdb"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))
 
 
 class Reading:
@@ -173,6 +188,7 @@ class View:
                 self._remove()
                 exists = False
             size = max(_FIRST_MAP, 2 * os.path.getsize(self._path)) if exists else _FIRST_MAP
+            self._reserve_lock()
             self._environment = lmdb.open(
                 self.directory,
                 map_size=size,
@@ -184,14 +200,33 @@ class View:
             )
             # Readers that were killed pin old pages and make the file grow.
             self._environment.reader_check()
-            self.databases = {name: self._environment.open_db(name) for name in self._names}
+            try:
+                self.databases = self._open_databases()
+            except lmdb.MapResizedError:  # another process has grown it since the line before
+                self._environment.set_mapsize(0)
+                self.databases = self._open_databases()
         except (lmdb.Error, OSError) as error:
             raise _failure(error, self.directory) from error
 
+    def _reserve_lock(self) -> None:
+        """Have the blocks of LMDB's lock file on the disk before it is mapped.
+
+        It maps a file with holes and writes to them: on a full disk that ends the process (SIGBUS).
+        """
+        fd = os.open(
+            os.path.join(self.directory, "lock.mdb"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, _LOCK_SIZE)
+        finally:
+            os.close(fd)
+
+    def _open_databases(self) -> dict[bytes, Any]:
+        return {name: self._environment.open_db(name) for name in self._names}
+
     def _remove(self) -> None:
-        for name in ("data.mdb", "lock.mdb"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.directory, name))
+        _remove_files(self.directory)
 
     def reading(self, follow: Callable[[Any], None]) -> Reading:
         """Hold a short read transaction; values are valid inside it only.
@@ -202,6 +237,8 @@ class View:
 
     def write(self, change: Callable[[Any], T]) -> T:
         """Run `change(transaction)` in one write transaction, again in a larger map if full."""
+        # A reader that was killed pins old pages for as long as this is open. Writes are few.
+        self._environment.reader_check()
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:

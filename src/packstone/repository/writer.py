@@ -66,7 +66,8 @@ class _Record(NamedTuple):
 class ObjectWriter:
     """One writing session; `put` and its kin may be called from several threads.
 
-    Ends with `commit` or `abandon`. Counts are of this session, sizes in bytes.
+    Ends with `commit`, of one snapshot or several, or `abandon`. Counts are of this session,
+    sizes in bytes.
     """
 
     def __init__(
@@ -168,6 +169,17 @@ class ObjectWriter:
             return
         row = OBJECT.pack(chunk_id, len(data), ObjectType.CHUNK)
         self._store(DATA, data, [small], row, KEYS.pack(*keys), bases)
+
+    def put_whole(
+        self, kind: ObjectType, object_id: bytes, data: Buffer, keys: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Store an object, and not as a delta, whether or not there are other places of it."""
+        if len(data) < SMALL_OBJECT:
+            self.put_small(_PACK_OF[kind], [(object_id, kind, bytes(data))])
+            return
+        row = OBJECT.pack(object_id, len(data), kind)
+        packed = KEYS.pack(*keys) if any(keys) else b""
+        self._store(_PACK_OF[kind], data, [(object_id, kind, data)], row, packed)
 
     def copy(self, pack_kind: int, row: RecordRow, payload: Buffer) -> None:
         """Store the one object of a record again as it is, encoded; bases and depth stay.
@@ -335,7 +347,10 @@ class ObjectWriter:
                 )
             number = len(pack.rows)
             stored = pack.add(payload, raw_size, codec, rows, keys, lineage)
-        opened = pack.seal.open(number, raw_size, codec, stored)
+        try:
+            opened = pack.seal.open(number, raw_size, codec, stored)
+        except Damaged as error:
+            raise _spoilt(f"does not open to what was sealed: {error.message}") from error
         verify(opened)
         with self._pack_lock:
             pack.verified_count += 1
@@ -357,24 +372,26 @@ class ObjectWriter:
 
     def _verify(self, record: _Record, payload: Buffer, objects: Sequence[Small]) -> None:
         """Decode what is about to be written and compare every object with its id."""
-        if record.codec in DELTA_CODECS:
-            decoded: Buffer = self._deltas.decode(
-                record.codec, payload, record.bases, record.raw_size
-            )
-        else:
-            decoded = self._codec.decode(record.codec, payload, record.raw_size)
+        try:
+            if record.codec in DELTA_CODECS:
+                decoded: Buffer = self._deltas.decode(
+                    record.codec, payload, record.bases, record.raw_size
+                )
+            else:
+                decoded = self._codec.decode(record.codec, payload, record.raw_size)
+        except Damaged as error:
+            raise _spoilt(f"does not decode: {error.message}") from error
         raw = memoryview(decoded)
         position = 0
         for object_id, kind, data in objects:
             end = position + len(data)
             found = self._hasher.id(kind, raw[position:end])
             if found != object_id:
-                raise Damaged(
-                    f"an encoded record does not decode to what was encoded: hash "
-                    f"{found.hex()[:12]}…, expected {object_id.hex()[:12]}…",
-                    expected=object_id.hex(),
-                    found=found.hex(),
-                    hint="Nothing was committed. This points at memory or processor: test them",
+                raise _spoilt(
+                    f"does not decode to what was encoded: hash {found.hex()[:12]}…, "
+                    f"expected {object_id.hex()[:12]}…",
+                    object_id.hex(),
+                    found.hex(),
                 )
             position = end
 
@@ -416,10 +433,12 @@ class ObjectWriter:
             self._finish(self._packs.popitem()[1])
         self._forget_known(self._index.flush())
 
-    def commit(self, snapshot: Snapshot) -> str:
+    def commit(self, snapshot: Snapshot, *, like: str = "") -> str:
         """Finish, then put the snapshot object: the one commit point. Return its id.
 
-        Raises GenerationChanged when a sweep ran meanwhile: the snapshot is withdrawn.
+        `like` is the id of a stored snapshot that this one is a version of: then nobody has
+        looked at its chunks, and it is known to be complete only if the other one is. Raises
+        GenerationChanged when a sweep ran meanwhile: the snapshot is withdrawn.
         """
         self.finish()
         if not self._index.present([snapshot.tree])[0]:
@@ -447,6 +466,8 @@ class ObjectWriter:
             # committed must not be there.
             self._storage.delete(snapshot_name(snapshot_id))
             raise
+        if like and not self._index.is_complete(like, self.generation):
+            return snapshot_id
         # This saves look-ups later and no more: the snapshot is there, whatever becomes of it.
         with contextlib.suppress(StorageError):
             self._index.set_complete(snapshot_id, self.generation, self._forgotten)
@@ -468,3 +489,13 @@ class ObjectWriter:
                 writer.abandon()
             self._packs.clear()
             self._closing.clear()
+
+
+def _spoilt(what: str, expected: str = "", found: str = "") -> Damaged:
+    """Say that something of ours went wrong in memory; a disk had no part in it."""
+    return Damaged(
+        f"an encoded record {what}",
+        expected=expected,
+        found=found,
+        hint="Nothing was committed. This points at memory or processor: test them",
+    )

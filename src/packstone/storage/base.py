@@ -70,6 +70,20 @@ class Storage(ABC):
         """Remove a name durably; removing one that is gone is no error."""
 
     @abstractmethod
+    def move(self, name: str, new_name: str) -> None:
+        """Give a file another name instead of its own, durably; raises ObjectMissing.
+
+        Its folder is made if need be. The caller knows that nothing is there.
+        """
+
+    @abstractmethod
+    def keep(self, name: str, new_name: str) -> None:
+        """Give a file a second name, durably, so that it outlives the first; ObjectMissing.
+
+        Where a file cannot have two names it is copied, with zeros for what cannot be read.
+        """
+
+    @abstractmethod
     def spool(self) -> Spool:
         """Begin a large file whose name is known only at its end."""
 

@@ -177,6 +177,14 @@ values = st.recursive(
 rows = st.lists(st.lists(st.one_of(numbers, st.binary(max_size=24)), max_size=3), max_size=4)
 
 
+@pytest.mark.parametrize(
+    "rows", [[(5, b"1234567")], [(-1, bytes(8))], [(1, bytes(8))] * 1025, [(1, "text")], {}]
+)
+def test_unsound_rows(rows: object) -> None:
+    with pytest.raises(Damaged):
+        decode_rows(msgspec.msgpack.encode(rows), "history/x")
+
+
 @given(data=st.one_of(st.binary(max_size=60), st.one_of(values, rows).map(msgspec.msgpack.encode)))
 def test_hostile_data(data: bytes) -> None:
     try:
