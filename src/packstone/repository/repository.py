@@ -18,6 +18,7 @@ from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.codec.keys import Argon2, Secrets, check_new
 from packstone.errors import Damaged, StorageFull, UsageError, WrongPassphrase
+from packstone.model import MIB
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
@@ -116,7 +117,8 @@ class ObjectRepository:
                 try:
                     index = self._open_index(directory)
                 except StorageFull as error:
-                    if directory != self.storage.full_path("index"):
+                    free = self.storage.free()
+                    if directory != self.storage.full_path("index") or free is None or free >= MIB:
                         raise
                     # What is on a full disk must be read all the same.
                     elsewhere = os.path.join(cache_directory(), self._index_name())
