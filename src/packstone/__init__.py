@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CommandFailed,
         Damaged,
         GenerationChanged,
+        IndexWrong,
         ObjectMissing,
         PackstoneError,
         RepositoryLocked,
@@ -70,6 +71,7 @@ _HOMES = {
         "CommandFailed",
         "Damaged",
         "GenerationChanged",
+        "IndexWrong",
         "ObjectMissing",
         "PackstoneError",
         "RepositoryLocked",
@@ -116,14 +118,14 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
     "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
-    "GenerationChanged", "Growth", "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing",
-    "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult", "RepairIndexResult",
-    "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
-    "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention", "RetentionGroup",
-    "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow",
-    "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "TagResult",
-    "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__", "check_names",
-    "import_key", "init", "open",
+    "GenerationChanged", "Growth", "IndexWrong", "KeptSnapshot", "ListedEntry", "ListedKey",
+    "ObjectMissing", "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult",
+    "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot",
+    "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention",
+    "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
+    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable",
+    "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
+    "check_names", "import_key", "init", "open",
 ]  # fmt: skip
 
 

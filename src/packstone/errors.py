@@ -14,6 +14,7 @@
     │  ├─ StorageUnavailable
     │  └─ GenerationChanged
     ├─ Damaged                        14   carries what was expected and what was found
+    │  └─ IndexWrong                       the view contradicts the packs: rebuild it
     └─ UnsupportedFormat              15
 
 SourceError and StorageError share no ancestor but the root: a full repository disk must
@@ -138,6 +139,10 @@ class Damaged(PackstoneError):
         self.record = record
         self.expected = expected
         self.found = found
+
+
+class IndexWrong(Damaged):
+    """The index contradicts the packs; it is to be rebuilt from their footers."""
 
 
 class UnsupportedFormat(PackstoneError):

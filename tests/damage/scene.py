@@ -82,7 +82,8 @@ class Scene:
         self.base = os.fsencode(source)
         for path in location.rglob("*"):
             name = path.relative_to(location).as_posix()
-            if path.is_file() and not name.startswith("index/"):
+            # Bytes that mean nothing are no damage: the reserve is never read.
+            if path.is_file() and not name.startswith("index/") and name != "reserve":
                 self.files[name] = path.read_bytes()
         self.sealer = Sealer(self.files["config"][16:32])
 

@@ -63,7 +63,7 @@ class SealedScene(Scene):
                 self.stored[taken.snapshot_id] = dict(contents)
         self.base = bytes(source)
         for path in location.rglob("*"):
-            if path.is_file():
+            if path.is_file() and path.name != "reserve":  # of bytes that mean nothing
                 self.files[path.relative_to(location).as_posix()] = path.read_bytes()
         self.sealer = Sealer(self.files["config"][16:32], self.secrets.sealing)
         need = msgspec.msgpack.encode({"need": "ignore"})

@@ -65,6 +65,7 @@ ERRORS = {
     "StorageFull",
     "StorageUnavailable",
     "GenerationChanged",
+    "IndexWrong",
     "Damaged",
     "UnsupportedFormat",
 }

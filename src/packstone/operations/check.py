@@ -255,6 +255,11 @@ class _Checker:
         for row in self._rows:
             self.result.snapshots_checked += 1
             trees.check(row)
+        if trees.has_lost:
+            # Made anew, the view offers no base that what hangs could not stand on: who stores a
+            # lost chunk again stores it whole.
+            self._repository.index.reset()
+            self._repository.index.refresh(self._repository.storage)
         if not self.damage:
             orphans = self._packs.keys() - trees.reached
             self.result.orphans = len(orphans)

@@ -34,6 +34,7 @@ class TreeChecker:
         self._page = b""  # the last page that was read
         self._pages: list[bytes] = []  # whose packs are not looked up yet
         self._again: set[tuple[str, int | None]] = set()  # records that were read twice
+        self.has_lost = False  # a chunk that a snapshot needs
         self.reached: set[str] = set()  # packs that hold something of what was walked
 
     def check(self, row: SnapshotRow) -> None:
@@ -167,6 +168,7 @@ class TreeChecker:
             place = found.place
             paths = {asked[at][2] for at in found.wanted_by}
             if place is None:
+                self.has_lost = True
                 what = (
                     "chunk" if all(asked[at][0] == found.id for at in found.wanted_by) else "base"
                 )

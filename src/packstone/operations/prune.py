@@ -11,24 +11,26 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from packstone.errors import Damaged, ObjectMissing
+from packstone.errors import Damaged, IndexWrong, ObjectMissing, RepositoryLocked
 from packstone.operations.prune_plan import Plan, make_plan, measure
-from packstone.operations.prune_proof import Proof
+from packstone.operations.prune_proof import Proof, compare_with_footers
 from packstone.operations.rebase import rebase_chunks
 from packstone.operations.repack import Repacker
 from packstone.repository.marks import Marker, Marks
 from packstone.repository.repository import ObjectRepository
+from packstone.repository.reserve import release_reserve
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 
 MAX_UNUSED = 0.05  # of a pack, before it is written anew
+_TRIES = 3  # of marking, while packs vanish or the index is found wrong
 
 
 @dataclass(slots=True)
 class PruneResult:
     """What a prune did, or with `dry_run` would do; sizes in bytes.
 
-    `bytes_freed` is what the packs shrank by; of a dry run, what nobody needs in packs that would
-    go or be written anew.
+    `bytes_freed` is what the packs shrank by. Of a dry run it is exact where packs would go whole;
+    what is written anew can be foretold to a few per cent, and not what `rebase` makes whole.
     """
 
     snapshots: int = 0
@@ -53,11 +55,13 @@ class PruneResult:
 class _Known:
     """What snapshots were there under which generation, and what they reach.
 
-    `wanted` is what they name themselves, `marks` also what that stands on.
+    `wanted` is what they name themselves, `marks` also what that stands on. `forgotten` changes
+    when packs vanish in any other way than by a sweep: then what was marked may be gone.
     """
 
     snapshots: frozenset[str]
     generation: bytes
+    forgotten: bytes
     marks: Marks
     wanted: Marks
 
@@ -67,18 +71,48 @@ class _Prune:
         self.result = PruneResult()
         self._repository = repository
         self._threads = threads
+        self._rebuilt = False  # the index, by us
+        self.overtaken = False  # by another sweep: what was planned is of no use any more
 
     def mark(self, without: Collection[str] = ()) -> _Known:
         """Walk all snapshots, or all but some; refuses where anything they need cannot be read."""
         repository = self._repository
-        generation = repository.generation()
-        repository.index.refresh(repository.storage)
-        rows = [row for row in self._list() if row.id not in without]
-        self.result.snapshots = len(rows)
-        marker = Marker(repository.index, repository.reader.get)
-        self._walk(marker, rows)
-        names = frozenset(row.id for row in rows)
-        return _Known(names, generation, marker.marks, marker.wanted)
+        index = repository.index
+        for _ in range(_TRIES):
+            generation = repository.generation()
+            index.refresh(repository.storage)
+            forgotten = index.forgotten()
+            rows = [row for row in self._list() if row.id not in without]
+            self.result.snapshots = len(rows)
+            marker = Marker(index, repository.reader.get)
+            try:
+                self._walk(marker, rows)
+                compare_with_footers(repository, marker.marks)
+            except IndexWrong:
+                if not self.rebuild_index():
+                    raise
+                continue
+            # A page that was not where it should be has had the index made anew meanwhile: then
+            # a place was marked that is none.
+            if index.forgotten() == forgotten:
+                names = frozenset(row.id for row in rows)
+                return _Known(names, generation, forgotten, marker.marks, marker.wanted)
+        raise ObjectMissing(
+            "packs vanish while it is found out what is needed",
+            hint="Nothing was deleted. Run: packstone check",
+        )
+
+    def rebuild_index(self) -> bool:
+        """Make the index anew from the footers, once; return whether that was done."""
+        if self._rebuilt:
+            return False
+        self._rebuilt = True
+        self._repository.warnings.append(
+            "the index disagrees with the packs; it is rebuilt from their footers"
+        )
+        self._repository.index.reset()
+        self._repository.index.refresh(self._repository.storage)
+        return True
 
     def _list(self) -> list[SnapshotRow]:
         """Return all snapshots, or raise: what an unreadable one needs is unknown."""
@@ -94,6 +128,8 @@ class _Prune:
     def _walk(self, marker: Marker, rows: list[SnapshotRow]) -> None:
         marker.add(row.snapshot.tree for row in rows)
         if marker.missing:
+            if not self._rebuilt:
+                raise IndexWrong(f"the index lacks {marker.missing} chunks")
             raise ObjectMissing(
                 f"{marker.missing} chunks that snapshots need are in no pack, first "
                 f"{marker.missing_ids[0].hex()[:12]}…; what they stand on is unknown, so nothing "
@@ -105,7 +141,13 @@ class _Prune:
     def plan(self, known: _Known, max_unused: float) -> Plan:
         """Decide what becomes of the packs."""
         uses = measure(self._repository, known.marks)
-        return make_plan(uses, pack_size=self._repository.config.pack_size, max_unused=max_unused)
+        repository = self._repository
+        return make_plan(
+            uses,
+            sealer=repository.sealer,
+            pack_size=repository.config.pack_size,
+            max_unused=max_unused,
+        )
 
     def sweep(
         self, known: _Known, victims: Collection[str], written: Collection[str] = ()
@@ -114,28 +156,61 @@ class _Prune:
         if not victims:
             return 0, known
         repository = self._repository
+        index = repository.index
         with repository.sweep() as sweep:
-            repository.index.refresh(repository.storage)
+            index.refresh(repository.storage)
+            forgotten = index.forgotten()
             rows = self._list()
-            # Under one generation snapshots can only have been added, and what was marked stays.
-            same = sweep.generation == known.generation
+            # Under one generation snapshots can only have been added, and what was marked stays
+            # where it is, unless packs vanished otherwise.
+            same = (sweep.generation, forgotten) == (known.generation, known.forgotten)
+            self.overtaken = not same
             fresh = [row for row in rows if not (same and row.id in known.snapshots)]
-            marker = Marker(repository.index, repository.reader.get, known.marks if same else None)
+            marker = Marker(index, repository.reader.get, known.marks if same else None)
             self._walk(marker, fresh)
+            compare_with_footers(repository, marker.marks)
+            marks, wanted = marker.marks, marker.wanted
             if same:
-                marker.marks.include(known.marks)
-                marker.wanted.include(known.wanted)
-            there = set(repository.index.packs.values())
-            proof = Proof(repository, there & set(victims), marker.marks, set(written))
+                known.marks.include(marks)
+                known.wanted.include(wanted)
+                marks, wanted = known.marks, known.wanted
+            there = set(index.packs.values())
+            proof = Proof(repository, there & set(victims), marks, set(written))
             unneeded = proof.run()
             self.result.kept.update(proof.kept)
+            self.result.damaged.update(proof.damaged)
+            if index.forgotten() != forgotten:
+                raise IndexWrong("the index was made anew while it was asked what is needed")
             sweep.delete(unneeded)
+            if unneeded:
+                index.refresh(repository.storage)
+                if there - unneeded - set(index.packs.values()):
+                    raise ObjectMissing(
+                        "packs vanished that were not to be deleted",
+                        hint="Run: packstone check",
+                    )
+            forgotten = index.forgotten()
         names = frozenset(row.id for row in rows)
-        return len(unneeded), _Known(names, sweep.generation, marker.marks, marker.wanted)
+        known = _Known(names, sweep.generation, forgotten, marks, wanted)
+        return len(unneeded), known
+
+    def clear_temporary(self, insist: bool) -> None:
+        """Delete what killed writers left; while others work it may be theirs, and stays.
+
+        Then `insist` raises RepositoryLocked.
+        """
+        if not any(self._repository.storage.list("tmp")):
+            return
+        try:
+            with self._repository.sweep():
+                pass
+        except RepositoryLocked:
+            if insist:
+                raise
 
     def rebase(self, known: _Known) -> int:
         """Store whole what stands on chunks that no snapshot names; return how many."""
-        writer = self._repository.writer()
+        writer = self._repository.writer(on_full_disk=True)
         try:
             count = rebase_chunks(
                 self._repository, writer, known.marks, known.wanted, self._threads
@@ -148,7 +223,7 @@ class _Prune:
 
     def rewrite(self, known: _Known, plan: Plan) -> tuple[set[str], list[str]]:
         """Write what is needed of packs into new ones; return those that may go, and the new."""
-        writer = self._repository.writer()
+        writer = self._repository.writer(on_full_disk=True)
         repacker = Repacker(self._repository, writer, known.marks)
         try:
             repacker.run(plan.rewrite, self._threads)
@@ -184,20 +259,36 @@ def prune_repository(
     result = prune.result
     result.dry_run = dry_run
     if not dry_run:
+        release_reserve(repository.storage)
         repository.end_cut_off_sweep()
     known = prune.mark(without if dry_run else ())
     counts = repository.index.counts()
     result.packs_before = len(counts)
     result.bytes_before = sum(size for _id, size, _kind, _count in counts)
-    plan = prune.plan(known, 0.0 if rebase else max_unused)
+    max_unused = 0.0 if rebase else max_unused
+    plan = prune.plan(known, max_unused)
     result.bytes_unused = plan.bytes_unused
     if dry_run:
         result.packs_deleted, result.packs_rewritten = len(plan.delete), len(plan.rewrite)
         result.bytes_freed = plan.bytes_freed
-        result.packs_after = result.packs_before - len(plan.delete)
+        result.bytes_rewritten = plan.bytes_written
+        gone = len(plan.delete) + len(plan.rewrite)
+        result.packs_after = result.packs_before - gone + plan.packs_written
         result.bytes_after = result.bytes_before - result.bytes_freed
     else:
-        _carry_out(prune, known, plan, rebase)
+        try:
+            _carry_out(prune, known, plan, max_unused, rebase)
+        except IndexWrong:
+            if not prune.rebuild_index():
+                raise
+            known = prune.mark()
+            _carry_out(prune, known, prune.plan(known, max_unused), max_unused, rebase)
+        prune.clear_temporary(insist=rebase)
+        repository.keep_reserve()
+        if rebase and (result.kept or result.damaged or repository.damaged_packs):
+            repository.warnings.append(
+                "some packs had to stay: bytes of what no snapshot names may be left in them"
+            )
         counts = repository.index.counts()
         result.packs_after = len(counts)
         result.bytes_after = sum(size for _id, size, _kind, _count in counts)
@@ -207,16 +298,18 @@ def prune_repository(
     return result
 
 
-def _carry_out(prune: _Prune, known: _Known, plan: Plan, rebase: bool) -> None:
+def _carry_out(prune: _Prune, known: _Known, plan: Plan, max_unused: float, rebase: bool) -> None:
     result = prune.result
     deleted, known = prune.sweep(known, [use.pack_id for use in plan.delete])
     result.packs_deleted += deleted
     if rebase:
         result.chunks_rebased = prune.rebase(known)
         known = prune.mark()
-        plan = prune.plan(known, 0.0)
+        plan = prune.plan(known, max_unused)
         deleted, known = prune.sweep(known, [use.pack_id for use in plan.delete])
         result.packs_deleted += deleted
+    if prune.overtaken:
+        plan = prune.plan(known, max_unused)
     if plan.rewrite:
         rewritten, written = prune.rewrite(known, plan)
         swept, _known = prune.sweep(known, rewritten, written)

@@ -59,9 +59,16 @@ def _unwanted(
     found: list[RecordRow] = []
     at = 0
     for row in read_listed(repository, pack_id).rows:
-        if row.bases and marks.has(pack_id, at) and wanted.has(pack_id, at):
-            places = repository.index.find_many(row.bases)
-            if not all(place and wanted.has(place.pack_id, place.number) for place in places):
-                found.append(row)
+        # Any place of a base will do: the newest may be one that was written a moment ago.
+        if (
+            row.bases
+            and marks.has(pack_id, at)
+            and wanted.has(pack_id, at)
+            and not all(
+                any(wanted.has(place.pack_id, place.number) for place in places)
+                for places in repository.index.find_all(row.bases)
+            )
+        ):
+            found.append(row)
         at += sum(1 for _ in row.object_rows())
     return found

@@ -95,9 +95,10 @@ class Repacker:
                 self._keep(pack, row, payload, raw)
                 continue
             small: list[tuple[bytes, ObjectType, Buffer]] = []
+            wanted = set(live)
             position = 0
             for n, (object_id, size, kind) in enumerate(rows):
-                if n in live:
+                if n in wanted:
                     data = bytes(raw[position : position + size])
                     small.append((object_id, ObjectType(kind), data))
                 position += size
@@ -135,8 +136,9 @@ class Repacker:
     def _from_elsewhere(self, pack: Pack, row: RecordRow, live: list[int], error: Damaged) -> None:
         """Copy what a damaged record holds from other places, whole; else keep its pack."""
         reader = self._repository.reader
+        wanted = set(live)
         for n, (object_id, size, kind) in enumerate(row.object_rows()):
-            if n not in live:
+            if n not in wanted:
                 continue
             try:
                 data = reader.get(ObjectType(kind), object_id)

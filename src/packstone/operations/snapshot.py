@@ -72,6 +72,8 @@ class _Session:
         self.result = SnapshotResult(time_ns=self.draft.time_ns, parent_id=row.id if row else None)
         self.row = row
         self.writer: ObjectWriter = repository.writer(level=options.level, dry_run=options.dry_run)
+        if not options.dry_run:
+            repository.keep_reserve()
         self.workers = Workers(options.threads)
         params = ChunkerParams(repository.config.average, repository.hasher.cutting_secret)
         wants_deltas = options.delta

@@ -562,6 +562,20 @@ class Index:
             key = RECORD.pack(PACK.unpack(value)[0], record)
             return split_ids(bytes(transaction.get(key, b"", db=databases[BASES])))
 
+    def agrees(self, pack: Pack) -> bool:
+        """Return whether the view knows of a pack's records what its footer says."""
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack.id), db=databases[NUMBERS])
+            if value is None or len(value) != PACK.size:
+                return False
+            number = PACK.unpack(value)[0]
+            # Not from memory: it is what the view says now that deletions are decided by.
+            rows = bytes(transaction.get(NUMBER.pack(number), b"", db=databases[PACKS]))
+            return bytes(value) == pack_value(number, pack) and not differing_records(
+                transaction, databases, number, rows, pack
+            )
+
     def bases_of(self, records: Sequence[tuple[str, int]]) -> list[list[bytes]]:
         """Return for each (pack id, record) what `bases` does."""
         found: list[list[bytes]] = []

@@ -47,7 +47,11 @@ class Waiting(NamedTuple):
 
 
 class Lock:
-    """A held lock; `release` or the end of the process gives it back."""
+    """A held lock; `release` or the end of the process gives it back.
+
+    Shared locks are given while somebody waits for the exclusive one: a snapshot is never refused
+    because a prune waits, and a prune that did not get its turn says so and can be run again.
+    """
 
     def __init__(
         self,

@@ -1,18 +1,21 @@
-"""Mark what snapshots reach: a bit for each object of each pack.
+"""Mark what snapshots reach: four bytes for each object of each pack.
 
-Memory grows with a bit for an object and with nothing else: no set of ids is kept, for a page
-whose bit is set was walked already. Objects count at the place they are best taken from, the
+Memory grows with them and with nothing else: no set of ids is kept, for a page that is marked
+was walked already. Objects count at the place they are best taken from, the
 newest of least depth. Reads trees and the view, no chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import struct
+from array import array
+from collections.abc import Iterable, Sequence
 
-from packstone.errors import ObjectMissing
+from packstone.errors import IndexWrong, ObjectMissing
 from packstone.model import ID_SIZE, Entry, ObjectType
 from packstone.repository.contents import decode_list_page, list_chunks
 from packstone.repository.index import Index
+from packstone.repository.packs import MAX_FOOTER, OBJECT, Pack
 from packstone.repository.places import Place
 from packstone.repository.reachable import with_bases
 from packstone.repository.trees import Get, check_entry, decode_page, is_directory_mode
@@ -20,62 +23,129 @@ from packstone.repository.trees import Get, check_entry, decode_page, is_directo
 _PAGES = 256  # read together, in the order of their packs
 _CHUNKS = 10_000  # looked up together
 _NAMED = 10  # missing objects that are told of
+_TAG = "I"
+_SPREAD = 0x9E3779B1  # odd, so that neighbouring records are far apart
+_FIRST = struct.Struct(f"<I{OBJECT.size - 4}x")  # of an object's row in a footer
 
 
 class Marks:
-    """Bits for the objects of packs, which are counted in the order of the footer."""
+    """Tags for the objects of packs, which are counted in the order of the footer.
+
+    A tag is made of the object's id and its record: a view that takes one object's place for that
+    of another must not make that one count as marked, and with it all that it stands on.
+    """
 
     def __init__(self) -> None:
-        self._bits: dict[str, bytearray] = {}
+        self._tags: dict[str, array[int]] = {}
 
-    def mark(self, place: Place) -> bool:
-        """Mark the object at a place; return whether it was not marked before."""
-        bits = self._bits.setdefault(place.pack_id, bytearray())
-        byte, bit = place.number >> 3, 1 << (place.number & 7)
-        if byte >= len(bits):
-            bits.extend(bytes(byte + 1 - len(bits)))
-        if bits[byte] & bit:
+    def mark(self, place: Place, object_id: bytes) -> bool:
+        """Mark an object at a place; return whether it was not marked before.
+
+        Raises IndexWrong when another one was marked there.
+        """
+        tags = self._tags.get(place.pack_id)
+        if tags is None:
+            tags = self._tags[place.pack_id] = array(_TAG)
+        number = place.number
+        if number >= len(tags):
+            if number > MAX_FOOTER // OBJECT.size:  # no pack has so many
+                raise _wrong(place.pack_id)
+            tags.frombytes(bytes((number + 1 - len(tags)) * tags.itemsize))
+        tag = _tag(int.from_bytes(object_id[:4], "little"), place.record)
+        found = tags[number]
+        if found:
+            if found != tag:
+                raise _wrong(place.pack_id)
             return False
-        bits[byte] |= bit
+        tags[number] = tag
+        return True
+
+    def has_object(self, place: Place, object_id: bytes) -> bool:
+        """Return whether an object is marked at a place; raises IndexWrong like `mark`."""
+        tags = self._tags.get(place.pack_id)
+        if tags is None or place.number >= len(tags) or not tags[place.number]:
+            return False
+        if tags[place.number] != _tag(int.from_bytes(object_id[:4], "little"), place.record):
+            raise _wrong(place.pack_id)
         return True
 
     def include(self, other: Marks) -> None:
         """Mark what others have marked, too."""
-        for pack_id, theirs in other._bits.items():
-            ours = self._bits.setdefault(pack_id, bytearray())
-            size = max(len(ours), len(theirs))
-            both = int.from_bytes(ours, "little") | int.from_bytes(theirs, "little")
-            self._bits[pack_id] = bytearray(both.to_bytes(size, "little"))
+        for pack_id, theirs in other._tags.items():
+            ours = self._tags.get(pack_id)
+            if ours is None:
+                self._tags[pack_id] = theirs[:]
+                continue
+            if len(ours) < len(theirs):
+                ours.frombytes(bytes((len(theirs) - len(ours)) * ours.itemsize))
+            for number, tag in enumerate(theirs):
+                if tag:
+                    ours[number] = tag
 
     def common(self, other: Marks) -> Marks:
         """Return what both have marked."""
-        return self._combined(other, lambda ours, theirs: ours & theirs)
+        return self._chosen(other, shared=True)
 
     def without(self, other: Marks) -> Marks:
         """Return what others have not marked."""
-        return self._combined(other, lambda ours, theirs: ours & ~theirs)
+        return self._chosen(other, shared=False)
 
-    def _combined(self, other: Marks, combine: Callable[[int, int], int]) -> Marks:
+    def _chosen(self, other: Marks, *, shared: bool) -> Marks:
         found = Marks()
-        for pack_id, bits in self._bits.items():
-            theirs = int.from_bytes(other._bits.get(pack_id, b""), "little")
-            both = combine(int.from_bytes(bits, "little"), theirs)
-            if both:
-                found._bits[pack_id] = bytearray(both.to_bytes(len(bits), "little"))
+        for pack_id, ours in self._tags.items():
+            theirs = other._tags.get(pack_id, array(_TAG))
+            count = len(theirs)
+            kept = array(
+                _TAG,
+                [
+                    tag if (at < count and theirs[at] != 0) == shared else 0
+                    for at, tag in enumerate(ours)
+                ],
+            )
+            if any(kept):
+                found._tags[pack_id] = kept
         return found
-
-    def packs(self) -> Iterable[str]:
-        """Return the ids of the packs that have something marked."""
-        return self._bits.keys()
 
     def has(self, pack_id: str, number: int) -> bool:
         """Return whether an object of a pack is marked."""
-        bits = self._bits.get(pack_id, b"")
-        return number >> 3 < len(bits) and bool(bits[number >> 3] >> (number & 7) & 1)
+        tags = self._tags.get(pack_id)
+        return tags is not None and number < len(tags) and tags[number] != 0
 
     def count(self, pack_id: str) -> int:
         """Return how many objects of a pack are marked."""
-        return int.from_bytes(self._bits.get(pack_id, b""), "little").bit_count()
+        tags = self._tags.get(pack_id)
+        return 0 if tags is None else len(tags) - tags.count(0)
+
+    def packs(self) -> list[str]:
+        """Return the packs that hold anything marked."""
+        return list(self._tags)
+
+    def agree(self, pack: Pack) -> bool:
+        """Return whether what is marked of a pack is what its footer lists there."""
+        tags = self._tags.get(pack.id, ())
+        listed = array(
+            _TAG,
+            (
+                _tag(first, record)
+                for record, row in enumerate(pack.rows)
+                for (first,) in _FIRST.iter_unpack(row.objects)
+            ),
+        )
+        return len(tags) <= len(listed) and all(
+            not tag or tag == first for tag, first in zip(tags, listed, strict=False)
+        )
+
+
+def _tag(first: int, record: int) -> int:
+    """Return what stands for an id's first four bytes in a record; never 0."""
+    return (first + record * _SPREAD) & 0xFFFFFFFF | 1
+
+
+def _wrong(pack_id: str) -> IndexWrong:
+    return IndexWrong(
+        f"the index has objects of pack {pack_id[:12]}… in wrong places",
+        hint="Nothing was deleted. Run: packstone check, then the same command again",
+    )
 
 
 class Marker:
@@ -118,8 +188,8 @@ class Marker:
                 place = self._index.find_many([page_id])[0]
                 if place is None:
                     raise ObjectMissing(f"{kind.name.lower()} {page_id.hex()[:12]}… is in no pack")
-            if not self._before.has(place.pack_id, place.number) and self.marks.mark(place):
-                self.wanted.mark(place)
+            if not self._before.has_object(place, page_id) and self.marks.mark(place, page_id):
+                self.wanted.mark(place, page_id)
                 at = (place.pack_id, place.offset, place.inner_offset)
                 fresh.append((*at, kind, page_id, level))
         fresh.sort()
@@ -164,15 +234,15 @@ class Marker:
         for chunk_id, place in zip(asked, self._index.find_many(asked), strict=True):
             if place is None:
                 fresh.append(chunk_id)
-            elif not before.has(place.pack_id, place.number) and wanted.mark(place):
+            elif not before.has_object(place, chunk_id) and wanted.mark(place, chunk_id):
                 if place.depth:
                     fresh.append(chunk_id)
                 else:
-                    self.marks.mark(place)
+                    self.marks.mark(place, chunk_id)
         for start in range(0, len(fresh), _CHUNKS):
             for reached in with_bases(self._index, fresh[start : start + _CHUNKS]):
                 if reached.place is not None:
-                    self.marks.mark(reached.place)
+                    self.marks.mark(reached.place, reached.id)
                 else:
                     self.missing += 1
                     if len(self.missing_ids) < _NAMED:

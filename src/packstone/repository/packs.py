@@ -297,6 +297,24 @@ class PackWriter:
             self._spool.abandon()
 
 
+def expected_size(sealer: Sealer, records: int, rows: int, target: int) -> tuple[int, int]:
+    """Return how many packs some records would fill, and their bytes together.
+
+    `records` are the stored bytes, `rows` those of their rows in a footer.
+    """
+    if not records:
+        return 0, 0
+    seal = sealer.pack(DATA, bytes(32))
+    count = max(1, round((records + 2 * rows) / target + 0.5))
+    footer = FOOTER_HEAD_SIZE + seal.footer_size(rows // count) + 32
+    size = records // count
+    apart = max(0, _APART - size)
+    if not sealer.is_plain and size > _HELD_BACK:
+        size += _FIRST_PART // 2  # on average
+    size += HEADER_SIZE + 2 * footer + apart + TRAILER_SIZE
+    return count, count * (size if sealer.is_plain else padme(size))
+
+
 def read_pack(storage: Storage, pack_id: str, size: int, sealer: Sealer) -> Pack:
     """Read and check a pack's footer, the second copy where the first is unusable.
 

@@ -28,6 +28,16 @@ class Reached(NamedTuple):
     wanted_by: set[int]
 
 
+def hangs(index: Index, bases: Sequence[bytes], depth: int) -> bool:
+    """Return whether a delta of a depth lacks a base: no place of less depth has it.
+
+    So it is with what nobody needs once a sweep has taken its bases. The view counts such a delta
+    as absent.
+    """
+    places = index.find_many(bases)
+    return any(place is None or place.depth >= depth for place in places)
+
+
 def with_bases(index: Index, ids: Sequence[bytes]) -> Iterator[Reached]:
     """Yield each of some chunks, once, and every chunk that they stand on.
 

@@ -74,10 +74,14 @@ class ObjectReader:
         """Return an object's bytes; raises Damaged or ObjectMissing when no place gives them."""
         return self._get(kind, object_id, None, heal=True)
 
+    def read_record(self, place: Place) -> Buffer:
+        """Read and decode a record from the pack, never from memory; Damaged, ObjectMissing."""
+        return self.decode(place, self._records.read(place))
+
     def get_at(self, kind: ObjectType, object_id: bytes, place: Place) -> bytes:
         """Return an object's bytes from this very place; raises Damaged, ObjectMissing."""
         try:
-            data = piece(self.decode(place, self._records.read(place)), place)
+            data = piece(self.read_record(place), place)
             self.verify(kind, object_id, data, place)
             return data
         except REFUSED:

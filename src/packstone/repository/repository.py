@@ -18,7 +18,6 @@ from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.codec.keys import Argon2, Secrets, check_new
 from packstone.errors import Damaged, StorageFull, UsageError, WrongPassphrase
-from packstone.model import MIB
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
@@ -33,6 +32,7 @@ from packstone.repository.known import (
 from packstone.repository.layout import Config, State
 from packstone.repository.locks import Lock, Waiting
 from packstone.repository.reader import ObjectReader
+from packstone.repository.reserve import keep_reserve
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.sweep import Sweep, read_newest_state
 from packstone.repository.view import discard_view
@@ -115,18 +115,16 @@ class ObjectRepository:
             if self._index is None:
                 directory = self._index_dir or self._default_index_dir()
                 try:
-                    index = self._open_index(directory)
+                    self._index = self._open_index(directory)
                 except StorageFull as error:
-                    free = self.storage.free()
-                    if directory != self.storage.full_path("index") or free is None or free >= MIB:
-                        raise
-                    # What is on a full disk must be read all the same.
+                    # What is on a full disk must be read, and pruned, all the same.
                     elsewhere = os.path.join(cache_directory(), self._index_name())
-                    index = self._open_index(elsewhere)
+                    if self._index_dir or elsewhere == directory:
+                        raise
+                    self._index = self._open_index(elsewhere)
                     self._no_room = error
                     self.warnings.append(f"{error.message}. {elsewhere} is used instead")
                 self.warnings.extend(error.message for error in self.damaged_packs)
-                self._index = index
             return self._index
 
     def _bring_index_home(self) -> None:
@@ -192,11 +190,16 @@ class ObjectRepository:
         """Return what finds chunks that new ones may be deltas against."""
         return BaseFinder(self.index, self.config.delta_versions)
 
-    def writer(self, *, level: int | None = None, dry_run: bool = False) -> ObjectWriter:
-        """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
+    def writer(
+        self, *, level: int | None = None, dry_run: bool = False, on_full_disk: bool = False
+    ) -> ObjectWriter:
+        """Begin a writing session; raises UnsupportedFormat when a feature forbids it.
+
+        Raises StorageFull where there was no room for the index, unless `on_full_disk`.
+        """
         layout.check_features(self.storage, self.sealer, writing=True)
         generation = self.generation() if dry_run else self.end_cut_off_sweep()
-        if not dry_run:
+        if not (dry_run or on_full_disk):
             self._bring_index_home()
         self.index.refresh(self.storage)  # what others have stored since is not stored again
         return ObjectWriter(
@@ -212,6 +215,10 @@ class ObjectRepository:
             random=self.random,
             dry_run=dry_run,
         )
+
+    def keep_reserve(self) -> None:
+        """Keep room for a prune on a full disk."""
+        keep_reserve(self.storage, self.random)
 
     def generation(self) -> bytes:
         """Return the generation; raises Damaged when the state is older than one seen before."""

@@ -26,7 +26,7 @@ T = TypeVar("T")
 _META = struct.Struct("<16xIIQQI92xQQ")  # of LMDB 0.9: header, magic, version, …, last page, txn
 _META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
 _FIRST_MAP = 64 * MIB
-_LOCK_SIZE = 8192  # of LMDB's lock file: a header and 126 readers
+_LOCKS_SIZE = 8192  # of LMDB's lock file: a header and 126 readers
 _LARGE = 64 * MIB  # an index below this may stay mapped
 _TOUCHED = 1024  # look-ups between two releases: at most 64 MiB of mapped pages
 
@@ -187,8 +187,8 @@ class View:
             if exists and not is_sound(self._path):
                 self._remove()
                 exists = False
+            self._allocate_locks()
             size = max(_FIRST_MAP, 2 * os.path.getsize(self._path)) if exists else _FIRST_MAP
-            self._reserve_lock()
             self._environment = lmdb.open(
                 self.directory,
                 map_size=size,
@@ -208,17 +208,18 @@ class View:
         except (lmdb.Error, OSError) as error:
             raise _failure(error, self.directory) from error
 
-    def _reserve_lock(self) -> None:
-        """Have the blocks of LMDB's lock file on the disk before it is mapped.
+    def _allocate_locks(self) -> None:
+        """Give the file of LMDB's locks its blocks before it is mapped.
 
-        It maps a file with holes and writes to them: on a full disk that ends the process (SIGBUS).
+        LMDB writes to it through a map: on a full disk one with holes would end the process.
         """
         fd = os.open(
             os.path.join(self.directory, "lock.mdb"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(fd, 0, _LOCK_SIZE)
+            # Not where they are there already: other processes may be using the file.
+            if hasattr(os, "posix_fallocate") and os.fstat(fd).st_blocks * 512 < _LOCKS_SIZE:
+                os.posix_fallocate(fd, 0, _LOCKS_SIZE)
         finally:
             os.close(fd)
 

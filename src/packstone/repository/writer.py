@@ -411,9 +411,9 @@ class ObjectWriter:
     def _forget_known(self, packs: Iterable[Pack]) -> None:
         """Drop ids that the view holds by now: memory does not grow with the snapshot."""
         for pack in packs:
-            ids = [row[0] for record in pack.rows for row in record.object_rows()]
             with self._lock:
-                self._known.difference_update(ids)
+                for record in pack.rows:
+                    self._known.difference_update([row[0] for row in record.object_rows()])
 
     # -- the end ----------------------------------------------------------------------------
 

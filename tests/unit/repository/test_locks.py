@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from packstone.errors import RepositoryLocked, StorageError
-from packstone.repository.locks import LOCK, Lock
+from packstone.errors import RepositoryLocked, StorageError, StorageUnavailable
+from packstone.repository.locks import HOLDERS, LOCK, Lock, Waiting, holders
 from packstone.storage.local import LocalStorage
 
 
@@ -115,3 +119,58 @@ def test_a_disk_that_is_mounted_read_only(
 def test_no_lock_no_repository(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         Lock(LocalStorage(str(tmp_path / "missing")), exclusive=False)
+
+
+def test_an_upgrade_that_fails_leaves_a_shared_lock(storage: LocalStorage) -> None:
+    one, two = Lock(storage, exclusive=False), Lock(storage, exclusive=False)
+    with pytest.raises(RepositoryLocked):
+        one.upgrade()
+    two.release()
+    assert locked(storage, exclusive=True) and not locked(storage, exclusive=False)
+    assert [holder.exclusive for holder in holders(storage)] == [False]
+    one.upgrade()
+    assert locked(storage, exclusive=False)
+    assert [holder.exclusive for holder in holders(storage)] == [True]
+    one.downgrade()
+    assert not locked(storage, exclusive=False)
+    one.release()
+    assert not locked(storage, exclusive=True) and holders(storage) == []
+
+
+def test_waiting_ends_when_the_other_is_done(storage: LocalStorage) -> None:
+    told: list[str] = []
+    other = Lock(storage, exclusive=False)
+    timer = threading.Timer(0.3, other.release)
+    timer.start()
+    lock = Lock(storage, exclusive=True, waiting=Waiting(30, told.append))
+    assert len(told) == 1 and f"process {os.getpid()} on " in told[0], "told once"
+    lock.release()
+    begin = time.monotonic()
+    other = Lock(storage, exclusive=True)
+    with pytest.raises(RepositoryLocked) as raised:
+        Lock(storage, exclusive=False, waiting=Waiting(0.3, told.append))
+    assert 0.3 <= time.monotonic() - begin < 10
+    assert "(exclusive)" in raised.value.message
+    other.release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(fd: int, mode: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StorageUnavailable, match="has no locks") as raised:
+        Lock(storage, exclusive=False)
+    assert "local file system" in raised.value.hint
+
+
+def test_no_place_for_notes(storage: LocalStorage) -> None:
+    (Path(storage.path) / HOLDERS).write_bytes(b"a file")
+    lock = Lock(storage, exclusive=False)
+    assert holders(storage) == []
+    with pytest.raises(RepositoryLocked, match="no note"):
+        Lock(storage, exclusive=True)
+    lock.release()

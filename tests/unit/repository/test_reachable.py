@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from packstone.errors import IndexWrong
 from packstone.repository.marks import Marks
 from packstone.repository.places import Place
 from packstone.repository.reachable import MOST_STEPS, Reached, with_bases
@@ -191,8 +193,16 @@ def test_many_on_one() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 300))))
 def test_marks(marked: list[tuple[str, int]]) -> None:
     marks = Marks()
-    for pack, record in marked:
-        marks.mark(Place(pack, record, 0, 0, 0, 0, 0, 0, 0, record))
+    for at, (pack, record) in enumerate(marked):
+        place = Place(pack, record, 0, 0, 0, 0, 0, 0, 0, record)
+        fresh = (pack, record) not in marked[:at]
+        assert marks.has_object(place, name(record)) != fresh
+        assert marks.mark(place, name(record)) == fresh
+        for other in (place, place._replace(record=record + 1)):
+            with pytest.raises(IndexWrong):  # another object at the same place
+                marks.mark(other, name(record if other.record != record else 1000 + record))
+            with pytest.raises(IndexWrong):
+                marks.has_object(other, name(record if other.record != record else 1000 + record))
     for pack in ("a", "b", "c"):
         for record in range(320):
             assert marks.has(pack, record) == ((pack, record) in marked)

@@ -1,0 +1,127 @@
+"""Prune on a disk that is really full (row E2): that is when it is needed most."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from operations.pruning import History
+
+import packstone
+from packstone.repository.reserve import RESERVE, RESERVE_SIZE
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Path]]:
+    """Mount a file system of a size in MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(tmp_path / "cache"))
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(size: int) -> Path:
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", place]
+        if subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("mounting is not allowed here")
+        return place
+
+    yield mount
+    subprocess.run(["umount", "--lazy", place], capture_output=True)  # whoever has it open
+
+
+def fill_up(place: Path) -> None:
+    """Leave no byte on a disk."""
+    fd = os.open(place / "ballast", os.O_WRONLY | os.O_CREAT)
+    for size in (MIB, 4096, 1):
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(fd, b"x" * size)
+    os.close(fd)
+    assert shutil.disk_usage(place).free == 0
+
+
+def crowd(history: History, *, until_full: bool = False) -> None:
+    """Take snapshots that share little; the last ones find the disk full."""
+    chance = Random("crowd")
+    with history.open() as repository:
+        for at in range(20):
+            history.contents = {f"own {at}": chance.randbytes(3 * MIB), "shared": b"s" * 5000}
+            try:
+                history.take(repository)
+            except packstone.StorageFull:
+                assert until_full
+                return
+            if at == 3 and not until_full:
+                return
+
+
+@pytest.mark.parametrize("passphrase", [None, "secret"], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("until_full", [False, True], ids=["by others", "by snapshots"])
+@pytest.mark.parametrize("index", ["current", "behind", "gone"])
+def test_a_full_disk(
+    disk: Callable[[int], Path], index: str, until_full: bool, passphrase: str | None
+) -> None:
+    place = disk(32)
+    history = History(place, "full", passphrase=passphrase)
+    crowd(history, until_full=until_full)
+    assert (history.location / RESERVE).stat().st_size == RESERVE_SIZE
+    oldest, *_others = history.stored
+    history.forget(oldest)
+    shutil.rmtree(history.source)
+    if passphrase is None and index == "behind":  # packs that it has not seen
+        with history.open(index_dir=place.parent / "elsewhere") as repository:
+            repository._objects.index.refresh(repository._objects.storage)
+        (history.location / "index" / "data.mdb").unlink()
+    elif passphrase is None and index == "gone":
+        shutil.rmtree(history.location / "index")
+    fill_up(place)
+    with history.open() as repository, pytest.raises(packstone.StorageFull):
+        history.source = place.parent / "source"
+        history.source.mkdir(exist_ok=True)
+        (history.source / "file").write_bytes(os.urandom(30_000))
+        repository.snapshot([history.source])
+    assert (history.location / RESERVE).exists(), "nobody else takes the reserve"
+    with history.open() as repository:
+        result = repository.prune(max_unused=0.5)
+        assert result.bytes_freed > 2 * MIB
+    (place / "ballast").unlink()
+    with history.open() as repository:
+        history.place, history.source = place.parent, place / "source"
+        history.verify(repository)
+        history.source.mkdir()
+        assert repository.snapshot([history.source]).errors == []
+    if not until_full:
+        assert (history.location / RESERVE).exists(), "made again as soon as there is much room"
+
+
+def test_reading_on_a_full_disk_without_an_index(disk: Callable[[int], Path]) -> None:
+    """There is another one in the cache directory meanwhile; nobody takes the reserve for it."""
+    place = disk(32)
+    history = History(place, "read")
+    crowd(history)
+    shutil.rmtree(history.source)
+    shutil.rmtree(history.location / "index")
+    fill_up(place)
+    history.place, history.source = place.parent, place / "source"
+    with history.open() as repository:
+        history.verify(repository)
+        repository.prune(dry_run=True)
+    assert (history.location / RESERVE).exists()
+
+
+def test_no_reserve_on_a_small_disk(disk: Callable[[int], Path]) -> None:
+    history = History(disk(8), "small")
+    with history.open() as repository:
+        history.fill(repository, 1)
+        repository.prune()
+        history.verify(repository)
+    assert not (history.location / RESERVE).exists()

@@ -1,0 +1,106 @@
+"""Writers, somebody who forgets, and a pruner at once, in processes of their own (row C1a).
+
+Ten rounds in the suite, two hundred with `make soak`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import packstone
+from packstone.errors import PackstoneError
+
+ROUNDS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 10
+LOST = 99
+
+
+def start(function: Callable[[], None]) -> int:
+    """Run in a forked process that ends with the exit code of its error."""
+    child = os.fork()
+    if child:
+        return child
+    code = LOST
+    try:
+        function()
+        code = 0
+    except PackstoneError as error:
+        code = error.exit_code
+        if code not in (11, 13):
+            traceback.print_exc()
+        if code == 13 and not isinstance(error, packstone.GenerationChanged):
+            traceback.print_exc()
+            code = LOST
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def contents(seed: int) -> dict[str, bytes]:
+    """What a writer stores: the same few files again and again, so that all share chunks."""
+    chance = random.Random(seed % 5)
+    return {f"{at}": chance.randbytes(chance.choice([100, 20_000, 60_000])) for at in range(4)}
+
+
+def test_no_object_is_lost() -> None:
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    place = Path(tempfile.mkdtemp(prefix="packstone-", dir=shared))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PACKSTONE_CACHE_DIR", str(place / "cache"))
+    location = place / "repository"
+    packstone.init(location, chunk_size=4096, pack_size=1 << 20).close()
+    for seed in range(5):
+        (place / f"{seed}").mkdir()
+        for name, data in contents(seed).items():
+            (place / f"{seed}" / name).write_bytes(data)
+    codes: dict[str, list[int]] = {"write": [], "forget": [], "prune": []}
+    chance = random.Random(1)
+
+    def write(seed: int) -> None:
+        with packstone.open(location, threads=1, lock_timeout=30) as repository:
+            for step in range(3):
+                repository.snapshot([place / f"{(seed + step) % 5}"])
+
+    def forget(seed: int) -> None:
+        names = sorted(path.name for path in (location / "snapshots").iterdir())
+        for name in random.Random(seed).sample(names, len(names) * 2 // 3):
+            (location / "snapshots" / name).unlink(missing_ok=True)
+
+    def prune(seed: int) -> None:
+        for _ in range(2):
+            with packstone.open(location, threads=1, lock_timeout=30) as repository:
+                repository.prune(max_unused=0.0, rebase=bool(seed & 1))
+
+    for number in range(ROUNDS):
+        running = {}
+        for kind, run in [("write", write)] * 3 + [("prune", prune)]:
+            seed = chance.randrange(1000)
+            running[start(lambda run=run, seed=seed: run(seed))] = kind
+        if number % 2:
+            running[start(lambda seed=number: forget(seed))] = "forget"
+        for child, kind in running.items():
+            codes[kind].append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        with packstone.open(location, threads=1) as repository:
+            assert repository.check(read_data=True).errors == []
+            for row in repository.snapshots()[-3:]:
+                (source,) = (Path(os.fsdecode(path)) for path in row.snapshot.paths)
+                target = place / "target"
+                result = repository.restore(row.id, target, path=bytes(source))
+                assert result.errors == []
+                for name, data in contents(int(source.name)).items():
+                    assert (target / name).read_bytes() == data
+                shutil.rmtree(target)
+        if number % 2 == 0:
+            forget(number)
+    assert set(codes["write"]) | set(codes["prune"]) <= {0, 11, 13}, codes
+    assert codes["write"].count(0) > ROUNDS and codes["prune"].count(0) > ROUNDS // 3
+    patch.undo()
+    shutil.rmtree(place)
