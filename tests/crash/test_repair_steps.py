@@ -6,6 +6,7 @@ never cut off.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -169,10 +170,11 @@ def test_an_exception_at_every_write_of_repairing_packs(
     steps = steps_of(lambda: copies().repair(packs), VERBS)
     for at in range(len(steps)):
         hurt = copies()
-        with (
-            faulty(Plan(action, at, verbs=VERBS)),
-            pytest.raises((KeyboardInterrupt, packstone.StorageFull)),
-        ):
+        expected = pytest.raises((KeyboardInterrupt, packstone.StorageFull))
+        if steps[at] == "index " and action is faults.full:
+            # Where there is no room for the view, what only reads makes one elsewhere.
+            expected = contextlib.suppress(packstone.StorageFull)  # type: ignore[assignment]
+        with faulty(Plan(action, at, verbs=VERBS)), expected:
             hurt.repair(packs)
         hurt.repair(packs)
         hurt.assert_nothing_lost()

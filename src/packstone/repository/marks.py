@@ -82,6 +82,30 @@ class Marks:
                 if tag:
                     ours[number] = tag
 
+    def common(self, other: Marks) -> Marks:
+        """Return what both have marked."""
+        return self._chosen(other, shared=True)
+
+    def without(self, other: Marks) -> Marks:
+        """Return what others have not marked."""
+        return self._chosen(other, shared=False)
+
+    def _chosen(self, other: Marks, *, shared: bool) -> Marks:
+        found = Marks()
+        for pack_id, ours in self._tags.items():
+            theirs = other._tags.get(pack_id, array(_TAG))
+            count = len(theirs)
+            kept = array(
+                _TAG,
+                [
+                    tag if (at < count and theirs[at] != 0) == shared else 0
+                    for at, tag in enumerate(ours)
+                ],
+            )
+            if any(kept):
+                found._tags[pack_id] = kept
+        return found
+
     def has(self, pack_id: str, number: int) -> bool:
         """Return whether an object of a pack is marked."""
         tags = self._tags.get(pack_id)

@@ -88,8 +88,8 @@ class ObjectRepository:
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
+        self._no_room: StorageFull | None = None  # why the index is not where it should be
         self._reader: ObjectReader | None = None
-        self._full: StorageFull | None = None  # why the index is not where it should be
         self.damaged_packs: list[Damaged] = []
 
     def _unlock(self, passphrase: Passphrase) -> None:
@@ -117,14 +117,25 @@ class ObjectRepository:
                 try:
                     self._index = self._open_index(directory)
                 except StorageFull as error:
-                    # Who reads or prunes can do with another one.
-                    other = os.path.join(cache_directory(), self._index_name())
-                    if self._index_dir or other == directory:
+                    # What is on a full disk must be read, and pruned, all the same.
+                    elsewhere = os.path.join(cache_directory(), self._index_name())
+                    if self._index_dir or elsewhere == directory:
                         raise
-                    self._index = self._open_index(other)
-                    self._full = error
+                    self._index = self._open_index(elsewhere)
+                    self._no_room = error
+                    self.warnings.append(f"{error.message}. {elsewhere} is used instead")
                 self.warnings.extend(error.message for error in self.damaged_packs)
             return self._index
+
+    def _bring_index_home(self) -> None:
+        """Have the index where it belongs before anything is written; raises StorageFull."""
+        if self._no_room is not None:
+            self._close_index()  # there may be room by now
+        _ = self.index
+        error = self._no_room
+        if error is not None:
+            self._close_index()
+            raise error
 
     def _open_index(self, directory: str) -> Index:
         index = Index(directory, self.sealer)
@@ -186,16 +197,10 @@ class ObjectRepository:
 
         Raises StorageFull where there was no room for the index, unless `on_full_disk`.
         """
-        self.index  # noqa: B018 - opened here, to know
-        if self._full is not None and not (dry_run or on_full_disk):
-            failure, self._full = self._full, None
-            with self._opening:  # the next use may find room
-                if self._index is not None:
-                    self._index.close()
-                self._index = self._reader = None
-            raise failure
         layout.check_features(self.storage, self.sealer, writing=True)
         generation = self.generation() if dry_run else self.end_cut_off_sweep()
+        if not (dry_run or on_full_disk):
+            self._bring_index_home()
         self.index.refresh(self.storage)  # what others have stored since is not stored again
         return ObjectWriter(
             self.storage,
@@ -250,11 +255,15 @@ class ObjectRepository:
 
     def close(self) -> None:
         """Release the lock and the view."""
+        self._close_index()
+        self.lock.release()
+
+    def _close_index(self) -> None:
         if self._index is not None:
             self._index.close()
             self._index = None
         self._reader = None
-        self.lock.release()
+        self._no_room = None
 
 
 _DEFAULT_COST = Argon2()

@@ -26,7 +26,7 @@ T = TypeVar("T")
 _META = struct.Struct("<16xIIQQI92xQQ")  # of LMDB 0.9: header, magic, version, …, last page, txn
 _META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
 _FIRST_MAP = 64 * MIB
-_LOCKS_SIZE = 8192  # of lock.mdb for 126 readers
+_LOCKS_SIZE = 8192  # of LMDB's lock file: a header and 126 readers
 _LARGE = 64 * MIB  # an index below this may stay mapped
 _TOUCHED = 1024  # look-ups between two releases: at most 64 MiB of mapped pages
 
@@ -200,12 +200,16 @@ class View:
             )
             # Readers that were killed pin old pages and make the file grow.
             self._environment.reader_check()
-            self.databases = {name: self._environment.open_db(name) for name in self._names}
+            try:
+                self.databases = self._open_databases()
+            except lmdb.MapResizedError:  # another process has grown it since the line before
+                self._environment.set_mapsize(0)
+                self.databases = self._open_databases()
         except (lmdb.Error, OSError) as error:
             raise _failure(error, self.directory) from error
 
     def _allocate_locks(self) -> None:
-        """Give the file of LMDB's locks its blocks.
+        """Give the file of LMDB's locks its blocks before it is mapped.
 
         LMDB writes to it through a map: on a full disk one with holes would end the process.
         """
@@ -214,10 +218,13 @@ class View:
         )
         try:
             # Not where they are there already: other processes may be using the file.
-            if os.fstat(fd).st_blocks * 512 < _LOCKS_SIZE:
+            if hasattr(os, "posix_fallocate") and os.fstat(fd).st_blocks * 512 < _LOCKS_SIZE:
                 os.posix_fallocate(fd, 0, _LOCKS_SIZE)
         finally:
             os.close(fd)
+
+    def _open_databases(self) -> dict[bytes, Any]:
+        return {name: self._environment.open_db(name) for name in self._names}
 
     def _remove(self) -> None:
         _remove_files(self.directory)
@@ -231,14 +238,14 @@ class View:
 
     def write(self, change: Callable[[Any], T]) -> T:
         """Run `change(transaction)` in one write transaction, again in a larger map if full."""
+        # A reader that was killed pins old pages for as long as this is open. Writes are few.
+        self._environment.reader_check()
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
                     return change(transaction)
             except lmdb.MapFullError:
-                # Perhaps it is full of old pages only because a reader was killed that held them.
-                if not self._environment.reader_check():
-                    self.resize(2 * self._environment.info()["map_size"])
+                self.resize(2 * self._environment.info()["map_size"])
             except lmdb.MapResizedError:
                 self.resize(0)
             except lmdb.Error as error:
