@@ -41,7 +41,7 @@ def check(session: Session, read_data: bool, names_only: bool) -> int:
             result = repository.check(read_data=read_data, progress=report)
     session.warn(result.warnings)
     if session.json:
-        render.document(_document(result))
+        session.document(_document(result))
     else:
         for finding in result.errors:
             _tell(finding, session.verbose)

@@ -69,7 +69,7 @@ def restore(
     render.problems(result.errors)
     session.warn(result.warnings)
     if session.json:
-        render.document(
+        session.document(
             {
                 "snapshot_id": row.id,
                 "files_restored": result.files_restored,

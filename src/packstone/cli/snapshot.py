@@ -128,7 +128,7 @@ def snapshot(
             )
     render.problems(result.errors)
     if session.json:
-        render.document(_document(result))
+        session.document(_document(result))
     elif not session.quiet:
         _tell(result, dry_run=options["dry_run"], verbose=session.verbose)
     return 3 if result.errors else 0

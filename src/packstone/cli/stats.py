@@ -18,7 +18,7 @@ def stats(session: Session) -> int:
     with session.open() as repository:
         found = repository.stats()
     if session.json:
-        render.document(asdict(found))
+        session.document(asdict(found))
         return 0
     render.line(
         f"{render.count(found.snapshots, 'snapshot')}, {render.count(found.objects, 'object')} of "

@@ -76,7 +76,7 @@ def init(
         if (secrets is None) != (passphrase is None):
             raise UsageError("of two repositories that are alike both are encrypted, or neither")
         family = secrets.family if secrets else None
-    objects.init(
+    spent = objects.init(
         os.fspath(location),
         average=chunk_size or 256 * KIB,
         pack_size=pack_size,
@@ -87,7 +87,9 @@ def init(
         cost=argon2 or Argon2(),
         index_dir=None if index_dir is None else os.fspath(index_dir),
     )
-    return Repository(location, passphrase=passphrase)
+    made = Repository(location, passphrase=passphrase)
+    made._spent = spent
+    return made
 
 
 def open(
@@ -134,6 +136,7 @@ class Repository:
         waiting: Callable[[str], None] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._spent: dict[str, int] = {}  # what making it has cost
         self._objects = objects.ObjectRepository(
             os.fspath(location),
             passphrase=passphrase,
@@ -167,6 +170,18 @@ class Repository:
     def location(self) -> str:
         """Where the repository is."""
         return self._objects.storage.url
+
+    def requests(self) -> dict[str, int]:
+        """Return how many requests this repository has cost so far, and their bytes; by name.
+
+        Keys: put, get, list, delete, retries, bytes_sent, bytes_received. Empty for a directory.
+        """
+        found = self._objects.storage.requests()
+        return {name: number + self._spent.get(name, 0) for name, number in found.items()}
+
+    def limit_transfer(self, upload: int | None = None, download: int | None = None) -> None:
+        """Hold transfers to these rates in bytes per second; a directory has none."""
+        self._objects.storage.limit(upload, download)
 
     @property
     def warnings(self) -> list[str]:

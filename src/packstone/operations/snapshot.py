@@ -35,6 +35,7 @@ from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import find_parent, resolve
 from packstone.repository.trees import DirectoryWriter
 from packstone.repository.writer import ObjectWriter
+from packstone.storage.local import LocalStorage
 from packstone.version import VERSION
 
 _PATIENCE = 2  # seconds that a command may take to end after it was asked to
@@ -166,11 +167,10 @@ def take_snapshot(
             f"no source path exists: {os.fsdecode(sources[0])!r}",
             hint="Nothing was committed",
         )
-    own = os.stat(repository.storage.path)
-    rules = replace(
-        options.rules,
-        exclude_paths=(*options.rules.exclude_paths, (own.st_dev, own.st_ino)),
-    )
+    rules = options.rules
+    if isinstance(repository.storage, LocalStorage):
+        own = os.stat(repository.storage.path)
+        rules = replace(rules, exclude_paths=(*rules.exclude_paths, (own.st_dev, own.st_ino)))
     with _session(repository, replace(options, rules=rules), sources) as session:
         builder = TreeBuilder(session.store, session.parent, session.options, session.result)
         tree = builder.build(sources)

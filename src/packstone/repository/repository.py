@@ -17,7 +17,7 @@ from packstone.codec.compression import Compressor
 from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.codec.keys import Argon2, Secrets, check_new
-from packstone.errors import Damaged, UsageError, WrongPassphrase
+from packstone.errors import Damaged, ObjectMissing, UsageError, WrongPassphrase
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
@@ -30,15 +30,18 @@ from packstone.repository.known import (
     remember_index,
 )
 from packstone.repository.layout import Config, State
-from packstone.repository.locks import Lock, Waiting
+from packstone.repository.locks import Waiting
+from packstone.repository.opening import prepare_locks, storage_at, take_lock
 from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
-from packstone.repository.sweep import Sweep, read_newest_state
+from packstone.repository.sweep import Sweep, newest, read_newest_state
 from packstone.repository.writer import ObjectWriter
-from packstone.storage.base import local_path
+from packstone.storage.base import Storage, local_path
 from packstone.storage.local import LocalStorage
+from packstone.storage.urls import is_remote
 
 _LOCATION = "index/location"
+_FRESH = 60.0  # seconds for which one listing of packs is new enough, where listings are paid for
 
 
 class ObjectRepository:
@@ -58,10 +61,10 @@ class ObjectRepository:
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.warnings: list[str] = []
-        self.storage = LocalStorage(local_path(location))
+        self.storage = _storage_at(location)
         found = layout.read_config(self.storage, self.warnings.append)
         self.repository_id, self.encrypted, self.config = found
-        self.lock = Lock(self.storage, exclusive=False, waiting=waiting)
+        self.lock = take_lock(self.storage, exclusive=False, waiting=waiting)
         self.secrets: Secrets | None = None
         self.slot_id = ""  # of the key slot that opened
         self.sealer = Sealer(self.repository_id)
@@ -83,6 +86,7 @@ class ObjectRepository:
             self.lock.release()
             raise
         self._random = random
+        self._refreshed = 0.0
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -114,6 +118,7 @@ class ObjectRepository:
                 index = Index(directory, self.sealer)
                 try:
                     self.damaged_packs = index.refresh(self.storage)
+                    self._refreshed = time.monotonic()
                 except BaseException:
                     index.close()
                     raise
@@ -126,6 +131,8 @@ class ObjectRepository:
         name = f"{self.repository_id.hex()}-{place_digest(self.storage)[:16]}"
         if self.encrypted:
             # It tells ids, sizes and fingerprints: storage has no say in where it goes.
+            return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
+        if not isinstance(self.storage, LocalStorage):
             return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
         location = Path(self.storage.full_path(_LOCATION))
         if location.is_file():
@@ -157,8 +164,11 @@ class ObjectRepository:
     def writer(self, *, level: int | None = None, dry_run: bool = False) -> ObjectWriter:
         """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
         layout.check_features(self.storage, self.sealer, writing=True)
-        generation = self.generation() if dry_run else self.end_cut_off_sweep()
-        self.index.refresh(self.storage)  # what others have stored since is not stored again
+        generation = self.generation() if dry_run else self._begin_writing()
+        # What others have stored since is not stored again; asking costs where storage is far.
+        index = self.index
+        if self.storage.is_near or time.monotonic() - self._refreshed > _FRESH:
+            index.refresh(self.storage)
         return ObjectWriter(
             self.storage,
             self.index,
@@ -170,11 +180,18 @@ class ObjectRepository:
             generation=generation,
             random=self._random,
             dry_run=dry_run,
+            lock=self.lock,
         )
 
     def generation(self) -> bytes:
         """Return the generation; raises Damaged when the state is older than one seen before."""
         return read_newest_state(self.storage, self.sealer).generation
+
+    def _begin_writing(self) -> bytes:
+        """Return the generation, by the listing of snapshots where that told it."""
+        data = self.storage.get_recent(layout.STATE, layout.MAX_ENVELOPE)
+        state = newest(self.storage, self.sealer, data)
+        return state.generation if state.sweep is None else self.end_cut_off_sweep()
 
     def end_cut_off_sweep(self) -> bytes:
         """End a sweep that was cut off, if there is one; return the generation.
@@ -212,6 +229,31 @@ class ObjectRepository:
             self._index = None
         self._reader = None
         self.lock.release()
+        self.storage.close()
+
+
+def _storage_at(location: str) -> Storage:
+    return storage_at(location) if is_remote(location) else LocalStorage(local_path(location))
+
+
+def _check_directory(storage: LocalStorage) -> None:
+    if os.path.lexists(storage.path) and not os.path.isdir(storage.path):
+        raise UsageError(f"{storage.path} is not a directory")
+    if os.path.isdir(storage.path) and os.listdir(storage.path):
+        if os.path.exists(storage.full_path(layout.CONFIG)):
+            raise UsageError(f"there is a repository at {storage.path} already")
+        raise UsageError(
+            f"{storage.path} is not empty and not a repository", hint="Name a new directory"
+        )
+
+
+def _check_prefix(storage: Storage) -> None:
+    """Refuse a prefix that holds a repository; what lies beside it is not looked at."""
+    try:
+        storage.size(layout.CONFIG)
+    except ObjectMissing:
+        return
+    raise UsageError(f"there is a repository at {storage.url} already")
 
 
 _DEFAULT_COST = Argon2()
@@ -231,8 +273,10 @@ def init(
     index_dir: str | None = None,
     clock: Callable[[], int] = time.time_ns,
     random: Callable[[int], bytes] = secrets.token_bytes,
-) -> None:
+) -> dict[str, int]:
     """Create a repository in a directory that is missing or empty; sizes in bytes.
+
+    Returns the requests that its storage was asked, as `Storage.requests` counts them.
 
     It is encrypted if there is a passphrase, with the family secret of another repository if
     that is given. Raises UsageError for parameters out of bounds and for a directory that is in
@@ -241,18 +285,16 @@ def init(
     wrong = layout.check_parameters(average, pack_size, level, delta_versions)
     if wrong:
         raise UsageError(wrong)
-    storage = LocalStorage(local_path(location))
-    if os.path.lexists(storage.path) and not os.path.isdir(storage.path):
-        raise UsageError(f"{storage.path} is not a directory")
-    if os.path.isdir(storage.path) and os.listdir(storage.path):
-        if os.path.exists(storage.full_path(layout.CONFIG)):
-            raise UsageError(f"there is a repository at {storage.path} already")
-        raise UsageError(
-            f"{storage.path} is not empty and not a repository", hint="Name a new directory"
-        )
+    storage = _storage_at(location)
+    if isinstance(storage, LocalStorage):
+        _check_directory(storage)
+    else:
+        _check_prefix(storage)
     if passphrase is not None:
         check_new(passphrase, cost)  # nothing is left behind by what cannot be
     storage.make_directories(layout.DIRECTORIES)
+    if not isinstance(storage, LocalStorage):
+        prepare_locks(storage)
     repository_id = random(16)
     created_ns = clock()
     sealer = Sealer(repository_id)
@@ -285,12 +327,13 @@ def init(
             os.makedirs(index_dir, mode=0o700, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot use {index_dir} for the index: {error.strerror}") from error
-        if passphrase is None:
+        if passphrase is None and isinstance(storage, LocalStorage):
             storage.make_directories(["index"])
             storage.put(_LOCATION, os.path.abspath(index_dir).encode() + b"\n")
         else:
             remember_index(repository_id, os.path.abspath(index_dir))
-    storage.put("lock", b"")
+    if isinstance(storage, LocalStorage):
+        storage.put("lock", b"")
     state = State(generation=random(16))
     storage.put(layout.STATE, layout.encode_state(state, sealer, random(32)))
     encoded = layout.encode_config(config, sealer, random(32))
@@ -298,3 +341,4 @@ def init(
     storage.put(layout.CONFIG_COPY, encoded)
     storage.put(layout.CONFIG, encoded)
     remember(storage, repository_id, encrypted=passphrase is not None)
+    return storage.requests()
