@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from object_server import KEYS, new_bucket, server, url_of
-
 from conftest import Packstone
+from object_server import KEYS, new_bucket, server, url_of
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from compare_trees import assert_equal_trees
-from object_server import KEYS
-
 from conftest import Packstone
+from object_server import KEYS
 
 Remote = Callable[..., str]
 PASS = {"PACKSTONE_PASSPHRASE": "correct horse"}

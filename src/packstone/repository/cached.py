@@ -34,6 +34,8 @@ _SUM = 32
 class CachedStorage(Storage):
     """An object store as seen through a cache; safe to use from several threads."""
 
+    is_far = True
+
     def __init__(self, inner: ObjectStorage, *, budget: int | None = None) -> None:
         self.inner = inner
         self.url = inner.url

@@ -21,7 +21,7 @@ def read_packs(
     storage: Storage, pack_ids: Sequence[str], sizes: Mapping[str, int], sealer: Sealer
 ) -> Iterator[Pack | Damaged]:
     """Yield each pack as its footer tells it, or what is wrong with both copies of that."""
-    if storage.is_near:
+    if not storage.is_far:
         for pack_id in pack_ids:
             yield _read(storage, pack_id, sizes[pack_id], sealer)
         return

@@ -167,7 +167,7 @@ class ObjectRepository:
         generation = self.generation() if dry_run else self._begin_writing()
         # What others have stored since is not stored again; asking costs where storage is far.
         index = self.index
-        if self.storage.is_near or time.monotonic() - self._refreshed > _FRESH:
+        if not self.storage.is_far or time.monotonic() - self._refreshed > _FRESH:
             index.refresh(self.storage)
         return ObjectWriter(
             self.storage,

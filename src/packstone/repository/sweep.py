@@ -117,7 +117,7 @@ class Sweep:
 
     def _clear_temporary(self) -> None:
         """Put away what killed writers left: nobody else writes now."""
-        if not self._storage.is_near:
+        if self._storage.is_far:
             return  # what is on its way to an object store is invisible there
         # Listed first: a listing is complete or an error.
         for name, _size in list(self._storage.list("tmp")):

@@ -82,13 +82,13 @@ class ObjectWriter:
         pack_size: int,
         generation: bytes,
         random: Callable[[int], bytes],
-        lock: HeldLock,
+        lock: HeldLock | None = None,
         dry_run: bool = False,
     ) -> None:
         self._storage = storage
         self._held = lock
         # Where a put takes long, packs are on their way while the next ones are made.
-        self._uploads = None if storage.is_near else Uploads(_ON_THEIR_WAY)
+        self._uploads = Uploads(_ON_THEIR_WAY) if storage.is_far else None
         self._index = index
         self._hasher = hasher
         self._sealer = sealer
@@ -435,7 +435,7 @@ class ObjectWriter:
         self._check_generation()
         # What vanished meanwhile is noticed now, whoever took it away. Where listings are paid for
         # the lock and the generation must do, which every sweep changes.
-        if self._storage.is_near:
+        if not self._storage.is_far:
             self._index.refresh(self._storage)
         if self._index.forgotten() != self._forgotten:
             raise GenerationChanged(
@@ -449,7 +449,8 @@ class ObjectWriter:
         try:
             self._storage.put(snapshot_name(snapshot_id), data)
             # In this order: whoever takes a lock for dead deletes it before it lists snapshots.
-            self._held.check(surely=True)
+            if self._held is not None:
+                self._held.check(surely=True)
             self._check_generation()
         except BaseException:
             # Also when only its directory could not be synced: what is reported as not
@@ -462,7 +463,8 @@ class ObjectWriter:
         return snapshot_id
 
     def _check_generation(self) -> None:
-        self._held.check()
+        if self._held is not None:
+            self._held.check()
         found = read_state(self._storage, self._sealer).generation
         if found != self.generation:
             raise GenerationChanged(

@@ -56,6 +56,7 @@ class Storage(ABC):
 
     url: str
     is_near = False  # whether reading back is so cheap that it may save room
+    is_far = False  # whether each request takes long and is paid for
 
     @property
     def place(self) -> str:

@@ -46,6 +46,8 @@ class Listed(NamedTuple):
 class ObjectStorage(Storage):
     """Named bytes below one prefix of a bucket."""
 
+    is_far = True
+
     def __init__(
         self, place: ObjectPlace, *, upload: int | None = None, download: int | None = None
     ) -> None:
