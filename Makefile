@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # what an installation is made of; Python sources are used in place
 SOURCES := pyproject.toml setup.py $(wildcard src/packstone/*/*.c src/packstone/*/*.h)
 
-.PHONY: demo test bench lint soak clean
+.PHONY: demo test bench lint soak man clean
 
 demo: $(VENV)/installed
 	$(BIN)/python demo/demo.py
@@ -27,6 +27,10 @@ bench: $(VENV)/installed-bench
 # the same tests with many more examples, and those too long for every day
 soak: $(VENV)/installed
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m "soak or not soak"
+
+# man pages of all commands, in build/man
+man: $(VENV)/installed
+	$(BIN)/python docs/manual.py build/man
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/packstone/*/*.so

@@ -153,3 +153,13 @@ def source(make_tree: Callable[..., Path]) -> Path:
     os.link(root / "dump.sql", root / "directory" / "hard link")
     os.mkfifo(root / "fifo")
     return root
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the campaigns of docs/durability.md have counted."""
+    from campaign import LINES
+
+    if LINES:
+        terminalreporter.section("reliability rows")
+    for row, command, trials, outcome in LINES:
+        terminalreporter.write_line(f"{row:6} {command:58} {trials:8,} trials  {outcome}")

@@ -1,7 +1,7 @@
-"""Make things fail at an exact moment: the k-th operation of a repository's storage or index.
+"""Put the fault tools of packstone.testing under repositories that a test opens or creates.
 
-`Plan` counts operations and acts at one of them; `faulty` puts a storage that asks the plan
-between a repository and its disk. Nothing here knows what should happen then.
+`faulty` and `storages` change what a repository takes for its storage, for as long as a block
+lasts; `in_child` runs something in a process that may die.
 """
 
 from __future__ import annotations
@@ -13,142 +13,62 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from packstone.errors import StorageError, StorageFull, StorageUnavailable
-from packstone.model import Buffer
 from packstone.repository import repository as repository_module
 from packstone.repository.view import View
-from packstone.storage.local import LocalSpool, LocalStorage
+from packstone.storage.base import Storage
+from packstone.storage.local import LocalStorage
+from packstone.testing import (
+    EXIT_CODE,
+    WRITES,
+    Action,
+    FaultyCalls,
+    FaultyStorage,
+    Plan,
+    full,
+    interrupt,
+    leave,
+    system_error,
+    unavailable,
+)
+
+__all__ = [
+    "CALLS_THAT_WRITE", "EXIT_CODE", "WRITES", "Action", "FaultyStorage", "Plan", "faulty",
+    "faulty_calls", "full", "in_child", "interrupt", "leave", "storages", "system_error",
+    "unavailable", "watching_index",
+]  # fmt: skip
 
 T = TypeVar("T")
-Action = Callable[[str], None]
-
-EXIT_CODE = 77  # of a child that a plan has ended
-WRITES = frozenset(
-    {"make_directories", "create", "write", "write_at", "commit", "delete", "index"}
-)  # what a full disk refuses
+# what a full disk refuses
+CALLS_THAT_WRITE = frozenset({"create", "write", "pwrite", "fsync", "rename", "link", "makedirs"})
 
 
-class Plan:
-    """Count operations, each by a verb and a name; act at the `at`-th, or from it on.
-
-    An operation is asked about before it is done and, as `done VERB`, after it. Without `at`
-    it only counts: `steps` then lists them all.
-    """
-
-    def __init__(
-        self,
-        action: Action | None = None,
-        at: int = -1,
-        *,
-        onwards: bool = False,
-        verbs: frozenset[str] | None = None,
-    ) -> None:
-        self._action = action
-        self._at = at
-        self._onwards = onwards
-        self._verbs = verbs
-        self.steps: list[str] = []
-        self.fired = False
-
-    def step(self, verb: str, name: str) -> None:
-        """Ask whether something is to happen here."""
-        if self._verbs is not None and verb not in self._verbs:
-            return
-        number = len(self.steps)
-        self.steps.append(f"{verb} {name}")
-        if self._action is not None and (
-            number == self._at or (self._onwards and number > self._at >= 0)
-        ):
-            self.fired = True
-            self._action(f"{verb} {name}")
-
-    @contextlib.contextmanager
-    def around(self, verb: str, name: str) -> Iterator[None]:
-        """Ask before and after an operation."""
-        self.step(verb, name)
+@contextlib.contextmanager
+def storages(make: Callable[[str], Storage]) -> Iterator[None]:
+    """Give repositories that are opened or created meanwhile a storage that `make` makes."""
+    original = repository_module.LocalStorage
+    repository_module.LocalStorage = make  # type: ignore[assignment, misc]
+    try:
         yield
-        self.step(f"done {verb}", name)
+    finally:
+        repository_module.LocalStorage = original  # type: ignore[misc]
 
 
-def leave(step: str) -> None:
-    """End the process at once, as `kill -9` and a crash of the machine's program do."""
-    os._exit(EXIT_CODE)
+@contextlib.contextmanager
+def watching_index(
+    around: Callable[[View], contextlib.AbstractContextManager[None]],
+) -> Iterator[None]:
+    """Enter `around` for every transaction that writes to an index meanwhile."""
+    write = View.write
 
+    def write_watched(self: View, change: Callable[[Any], T]) -> T:
+        with around(self):
+            return write(self, change)
 
-def interrupt(step: str) -> None:
-    """Act as Ctrl-C does."""
-    raise KeyboardInterrupt(step)
-
-
-def full(step: str) -> None:
-    """Act as a full disk does."""
-    raise StorageFull(f"cannot {step}: No space left on device")
-
-
-def unavailable(step: str) -> None:
-    """Act as a disk does that gives errors."""
-    raise StorageUnavailable(f"cannot {step}: Input/output error")
-
-
-class FaultySpool(LocalSpool):
-    """A spool that asks a plan around every operation."""
-
-    def __init__(self, storage: LocalStorage, plan: Plan) -> None:
-        self._plan = plan
-        plan.step("create", "spool")
-        super().__init__(storage)
-
-    def write(self, data: Buffer) -> None:
-        with self._plan.around("write", "spool"):
-            super().write(data)
-
-    def write_at(self, offset: int, data: Buffer) -> None:
-        with self._plan.around("write_at", "spool"):
-            super().write_at(offset, data)
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        with self._plan.around("read_at", "spool"):
-            return super().read_at(offset, size)
-
-    def commit(self, name: str) -> None:
-        kind = name.split("/")[0]
-        try:
-            self._plan.step("commit", kind)
-        except StorageError:  # as where it comes from in truth: inside
-            self.abandon()
-            raise
-        super().commit(name)
-        self._plan.step("done commit", kind)
-
-
-class FaultyStorage(LocalStorage):
-    """A directory as storage that asks a plan around every operation."""
-
-    def __init__(self, path: str, plan: Plan) -> None:
-        super().__init__(path)
-        self._plan = plan
-
-    def make_directories(self, names: list[str]) -> None:
-        with self._plan.around("make_directories", ""):
-            super().make_directories(names)
-
-    def get(self, name: str, limit: int) -> bytes:
-        with self._plan.around("get", name.split("/")[0]):
-            return super().get(name, limit)
-
-    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        if "/" in prefix:  # a part of a listing that was asked about already
-            yield from super().list(prefix)
-            return
-        with self._plan.around("list", prefix):
-            yield from super().list(prefix)
-
-    def delete(self, name: str) -> None:
-        with self._plan.around("delete", name.split("/")[0]):
-            super().delete(name)
-
-    def spool(self) -> LocalSpool:
-        return FaultySpool(self, self._plan)
+    View.write = write_watched  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        View.write = write  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -157,21 +77,22 @@ def faulty(plan: Plan) -> Iterator[None]:
 
     Transactions of the index are operations too. A plan acts only inside this block.
     """
-    write = View.write
-    make: Any = lambda path: FaultyStorage(path, plan)  # noqa: E731
+    with storages(lambda path: FaultyStorage(LocalStorage(path), plan)):
+        with watching_index(lambda view: plan.around("index", "")):
+            yield
 
-    def write_asking(self: View, change: Callable[[Any], T]) -> T:
-        with plan.around("index", ""):
-            return write(self, change)
 
-    original = repository_module.LocalStorage
-    repository_module.LocalStorage = make
-    View.write = write_asking  # type: ignore[method-assign]
-    try:
+@contextlib.contextmanager
+def faulty_calls(plan: Plan, *, index: bool = True) -> Iterator[None]:
+    """The same for every call of the operating system that the storage makes.
+
+    Without `index`, its transactions are not asked about: they know no OSError.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(storages(lambda path: LocalStorage(path, FaultyCalls(path, plan))))
+        if index:
+            stack.enter_context(watching_index(lambda view: plan.around("index", "")))
         yield
-    finally:
-        repository_module.LocalStorage = original  # type: ignore[misc]
-        View.write = write  # type: ignore[method-assign]
 
 
 def in_child(function: Callable[[], object], *, kill_after: float | None = None) -> int:

@@ -170,9 +170,9 @@ class Reader:  # of one repository: where every object lies according to the foo
         need(part[:-32] == ways[start > 0], "unsupported, or of another pack")
         for number, row in enumerate(rows):
             begin, stored_size, raw_size, codec, objects, keys, bases, depth, _ = row
-            need(codec < 4 and 0 <= depth <= 64 and len(bases) <= 3, f"unsupported codec {codec}")
-            need((codec > 1) == bool(bases) == (depth > 0), "bases and no delta, or none and one")
-            need(codec < 2 or (types == {CHUNK} and len(objects) == 37), "delta of no chunk")
+            need(codec < 16 and 0 <= depth <= 64 and len(bases) <= 3, "codec, depth or bases")
+            need((depth > 0) == bool(bases) and (codec > 3 or bool(bases) == (codec > 1)), "bases")
+            need(codec not in (2, 3) or (types, len(objects)) == ({CHUNK}, 37), "delta of no chunk")
             need(begin >= end and stored_size >= 0, "records overlap or are out of order")
             need(0 < len(objects) <= 37 * 65536 and len(keys) in (0, 16), "impossible record")
             end, at = begin + stored_size, 0
@@ -182,17 +182,18 @@ class Reader:  # of one repository: where every object lies according to the foo
                 at += size
             need(at == raw_size <= 64 * MIB, "sizes do not add up")
 
-    def load(self, type_: int, object_id: bytes, limit: int = 65) -> bytes:  # of less depth (§4)
+    def load(self, type_: int, object_id: bytes, limit: int = 65, under: Any = None) -> bytes:
         def get(pack: str, prefix: bytes, number: int, row: Any, at: int, size: int) -> bytes:
             offset, stored_size, raw_size, codec, _, _, bases, depth, _ = row
             data = self.read(pack)[offset : offset + stored_size]
             if self.sealing is not None:
                 about = prefix + struct.pack("<QIIB", number, raw_size, stored_size, codec)
                 data = unseal(derive("record key", self.sealing + prefix[32:]), data, about, number)
-            text = need(depth < limit, "depth") and [
-                self.load(CHUNK, each, depth) for each in bases
-            ]
-            data = expand(data, codec, raw_size, b"".join(text))
+            below: dict[bytes, int] = {} if under is None else under  # what it stands on (§4)
+            need(depth < limit and codec < 4, f"depth {depth}, or unsupported codec {codec}")
+            text = b"".join([self.load(CHUNK, each, depth, below) for each in bases])
+            need(sum(below.values()) <= 128 * MIB, "it stands on too much")
+            data, below[object_id] = expand(data, codec, raw_size, text), raw_size
             need(len(data) == raw_size, "record of another size")
             key, data = derive(ID_KEYS[type_], self.family), data[at : at + size]
             return need(blake3(data, key=key).digest() == object_id, "another hash") and data

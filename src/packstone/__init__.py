@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from packstone.operations.forget import ForgetResult
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.prune import PruneResult
+    from packstone.operations.repair_index import RepairIndexResult
+    from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
+    from packstone.operations.repair_snapshots import RepairedSnapshot, RepairSnapshotsResult
     from packstone.operations.results import (
         CheckResult,
         Finding,
@@ -79,6 +82,9 @@ _HOMES = {
     "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.prune": ("PruneResult",),
+    "packstone.operations.repair_index": ("RepairIndexResult",),
+    "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
+    "packstone.operations.repair_snapshots": ("RepairSnapshotsResult", "RepairedSnapshot"),
     "packstone.operations.results": (
         "CheckResult",
         "Finding",
@@ -94,9 +100,10 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "Entry", "Finding",
-    "ForgetResult", "GenerationChanged", "KeptSnapshot", "ListedEntry", "ListedKey",
-    "ObjectMissing", "PackstoneError", "Problem", "Progress", "PruneResult", "Repository",
+    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack", "Entry",
+    "Finding", "ForgetResult", "GenerationChanged", "KeptSnapshot", "ListedEntry", "ListedKey",
+    "ObjectMissing", "PackstoneError", "Problem", "Progress", "PruneResult", "RepairIndexResult",
+    "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
     "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention", "RetentionGroup",
     "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
     "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",

@@ -31,10 +31,11 @@ class ObjectType(enum.IntEnum):
 
 
 class Flag(enum.IntFlag):
-    """What went wrong with an entry when it was stored."""
+    """What went wrong with an entry, when it was stored or later."""
 
     CHANGED = 1  # the file changed while it was read
     UNREADABLE = 2  # there is no content
+    LOST = 4  # content was lost in the repository: with 2 all of it, else part of a directory
 
 
 # Stored numbers are checked while they are decoded, before anything is computed with them.

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from packstone.cli.commands import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,8 +31,9 @@ def commands(markdown: str) -> list[str]:
     return lines
 
 
-def test_quick_start(run, tmp_path: Path) -> None:
-    readme = ROOT.joinpath("README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md"])
+def test_what_is_shown_works(run, tmp_path: Path, page: str) -> None:
+    readme = ROOT.joinpath(page).read_text(encoding="utf-8")
     found = commands(readme)
     assert len(found) >= 6
     shims = tmp_path / "bin"
@@ -53,7 +56,19 @@ def test_quick_start(run, tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", program], cwd=work, env=environment, check=True)
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "bench", "lint", "soak"])
+@pytest.mark.parametrize("target", ["demo", "test", "bench", "lint", "soak", "man"])
 def test_make_targets_exist(target: str) -> None:
     makefile = ROOT.joinpath("Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_manual(run, tmp_path: Path) -> None:
+    """A page for every command, with what its help says."""
+    pages = tmp_path / "man"
+    subprocess.run([sys.executable, ROOT / "docs" / "manual.py", pages], check=True)
+    for name in COMMANDS:
+        page = (pages / f"packstone-{name}.1").read_text(encoding="utf-8")
+        assert ".SH SYNOPSIS" in page and f"packstone {name}" in page
+    assert "packstone restore" in (pages / "packstone.1").read_text() or (
+        "packstone-restore" in (pages / "packstone.1").read_text()
+    )

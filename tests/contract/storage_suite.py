@@ -37,6 +37,16 @@ class StorageSuite:
         assert len(found) == len(dict(found)), "a name is listed once"
         return dict(found)
 
+    # -- hints ------------------------------------------------------------------------------
+
+    def test_hints_change_nothing(self, storage: Storage) -> None:
+        """Also of names that are not there."""
+        storage.put("name", b"bytes")
+        for name in ("name", "snapshots/none"):
+            assert storage.drop_cached(name) in (False, True)
+            assert storage.disk_position(name) >= 0
+        assert storage.get("name", 99) == b"bytes"
+
     # -- put and get ------------------------------------------------------------------------
 
     @_shared
@@ -155,6 +165,25 @@ class StorageSuite:
 
     # -- delete -----------------------------------------------------------------------------
 
+    def test_move(self, storage: Storage) -> None:
+        storage.put("packs/00/one", b"1")
+        storage.move("packs/00/one", "aside/packs/one")
+        assert self.names(storage, "packs") == {}
+        assert self.names(storage, "aside/packs") == {"aside/packs/one": 1}
+        assert storage.get("aside/packs/one", 9) == b"1"
+        with pytest.raises(ObjectMissing):
+            storage.move("packs/00/one", "aside/packs/two")
+
+    def test_a_second_name_outlives_the_first(self, storage: Storage) -> None:
+        storage.put("packs/00/one", b"old")
+        storage.keep("packs/00/one", "aside/one")
+        assert storage.get("packs/00/one", 9) == storage.get("aside/one", 9) == b"old"
+        with_spool(storage, "packs/00/one", [b"new"])
+        assert storage.get("packs/00/one", 9) == b"new"
+        assert storage.get("aside/one", 9) == b"old"
+        with pytest.raises(ObjectMissing):
+            storage.keep("packs/00/two", "aside/two")
+
     def test_delete(self, storage: Storage) -> None:
         storage.put("packs/00/a", b"a")
         storage.put("packs/00/b", b"b")
@@ -271,7 +300,7 @@ class MemoryStorage(Storage):
     def __init__(self, *folders: str) -> None:
         self.url = "memory"
         self.files: dict[str, bytes] = {}
-        self.folders = {"packs", "packs/00", "snapshots", "features", "keys", *folders}
+        self.folders = {"packs", "packs/00", "snapshots", "features", "keys", "tmp", *folders}
         self._lock = threading.Lock()
 
     def make_directories(self, names: list[str]) -> None:
@@ -311,6 +340,15 @@ class MemoryStorage(Storage):
 
     def delete(self, name: str) -> None:
         self.files.pop(name, None)
+
+    def move(self, name: str, new_name: str) -> None:
+        self.keep(name, new_name)
+        del self.files[name]
+
+    def keep(self, name: str, new_name: str) -> None:
+        self.size(name)
+        self.folders.add(new_name.rpartition("/")[0])
+        self.files[new_name] = self.files[name]
 
     def spool(self) -> MemorySpool:
         return MemorySpool(self)

@@ -462,3 +462,32 @@ def test_a_limit_is_looked_at_before_reading(
     monkeypatch.setattr(os, "pread", lambda *_: pytest.fail("read before the size was known"))
     with pytest.raises(Damaged):
         storage.get("huge", 1 << 20)
+
+
+def test_a_dropped_file_is_read_from_the_medium(
+    storage: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *rest: asked.append(rest))
+    storage.put("name", b"bytes")
+    assert storage.drop_cached("name")
+    assert asked == [(0, 0, os.POSIX_FADV_DONTNEED)]
+
+
+def test_positions_are_those_of_the_disk(storage: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As struct fiemap has them; where a file system tells none, the inode's number."""
+
+    def tell(fd: int, request: int, data: bytearray) -> int:
+        assert request == 0xC020660B and len(data) == 88
+        data[40:48] = (123 << 20).to_bytes(8, sys.byteorder)
+        return 0
+
+    def refuse(fd: int, request: int, data: bytearray) -> int:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    storage.put("name", b"bytes")
+    monkeypatch.setattr("packstone.storage.local.fcntl.ioctl", tell)
+    assert storage.disk_position("name") == 123 << 20
+    monkeypatch.setattr("packstone.storage.local.fcntl.ioctl", refuse)
+    assert storage.disk_position("name") == os.stat(storage.full_path("name")).st_ino
+    assert storage.disk_position("nothing") == 0

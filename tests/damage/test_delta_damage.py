@@ -14,8 +14,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from damage.scene import Contents, Scene
+from damage.scene import Contents, Scene, Seen
 from tables import CHUNK_SIZE, deltas, id_of, nights, records
+from unit.repository.test_reader_deltas import WRONG, change_index
 
 import packstone
 from packstone.errors import GenerationChanged
@@ -57,6 +58,10 @@ class DeltaScene(Scene):
             more = {id_of(row) for _, _, row in self.rows if bad & set(row.bases)} - bad
             bad |= more
             grown = bool(more)
+        return self.holding(bad)
+
+    def holding(self, bad: set[bytes]) -> dict[str, set[bytes]]:
+        """Return for each snapshot the names of the files that these chunks are part of."""
         found: dict[str, set[bytes]] = {snapshot_id: set() for snapshot_id in self.stored}
         for (snapshot_id, name), chunks in self.chunks.items():
             if chunks & bad:
@@ -114,6 +119,17 @@ def full(scene: DeltaScene, lost: dict[str, set[bytes]]) -> dict[str, set[bytes]
     }
 
 
+def assert_lost(
+    scene: DeltaScene, seen: Seen, expected: dict[str, set[bytes]], *ids: bytes
+) -> None:
+    """Require that what holds damaged chunks is lost, and nothing that does not need them.
+
+    What is made of the other bytes of a base is right, as its hash tells.
+    """
+    for each, lost in seen.lost.items():
+        assert scene.holding(set(ids))[each] <= lost <= expected[each]
+
+
 def test_the_scene_is_whole(scene: DeltaScene) -> None:
     seen = scene.look(scene.files)
     assert (seen.refused, seen.texts) == (None, [])
@@ -134,17 +150,23 @@ def test_every_record_hits_what_stands_on_it(scene: DeltaScene, wholly: bool) ->
         sizes.add(sum(map(len, expected.values())))
         files = scene.spoilt(place, wholly=wholly)
         seen = scene.look(files)
-        assert seen.lost == expected, (name, number)
+        if wholly:
+            assert seen.lost == expected, (name, number)
+        else:
+            assert_lost(scene, seen, expected, id_of(row))
         assert seen.names(name)
         findings = scene.findings(files, read_data=True)
         assert by_snapshot(findings) == full(scene, expected), (name, number)
         pack_id = name.rpartition("/")[2]
+        # one finding says where the damage is and what it hits
         assert any(
-            finding.kind == "data" and finding.pack == pack_id and f"record {number}" in text
+            finding.kind == "data"
+            and (finding.pack, finding.record) == (pack_id, number)
+            and f"record {number}" in finding.message
+            and finding.snapshots
+            and finding.paths
             for finding in findings
-            for text in [finding.message]
         )
-        assert any(finding.kind == "chunk" and finding.pack == pack_id for finding in findings)
     assert len(sizes) > 3, "some hit more than others"
 
 
@@ -189,10 +211,28 @@ def test_two_bases_at_once(scene: DeltaScene) -> None:
     places = [each for each in scene.rows if id_of(each[2]) in bases]
     for _ in range(6):
         two = rng.sample(places, 2)
-        expected = scene.needing(*(id_of(each[2]) for each in two))
+        ids = [id_of(each[2]) for each in two]
+        expected = scene.needing(*ids)
+        assert scene.look(scene.spoilt(*two, wholly=True)).lost == expected
         files = scene.spoilt(*two)
-        assert scene.look(files).lost == expected
+        assert_lost(scene, scene.look(files), expected, *ids)
         assert by_snapshot(scene.findings(files, read_data=True)) == full(scene, expected)
+
+
+# -- a wrong index --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG.keys())
+def test_check_compares_depths_and_bases_with_the_footers(
+    nightly: packstone.Repository, change: Callable[..., None]
+) -> None:
+    location = nightly.location
+    nightly.close()
+    change_index(location, change)
+    with packstone.open(location) as repository:
+        found = repository.check()
+        assert any(each.kind == "index" for each in found.errors)
+        assert repository.check(read_data=True).errors == [], "it was rebuilt"
 
 
 # -- a base that is there twice -------------------------------------------------------------
@@ -419,10 +459,10 @@ def test_a_damaged_base_is_no_base(
 
         read_range, bad = local.read_range, lost.stat().st_ino
 
-        def read(fd: int, offset: int, size: int) -> bytes:
-            if os.fstat(fd).st_ino == bad and offset > 1000 and size > 10_000:
+        def read(fd: int, offset: int, size: int, *calls: Any) -> bytes:
+            if os.fstat(fd).st_ino == bad and offset + size > 1000 and size > 10_000:
                 raise OSError(5, "Input/output error")
-            return read_range(fd, offset, size)
+            return read_range(fd, offset, size, *calls)
 
         monkeypatch.setattr(local, "read_range", read)
     with packstone.open(location) as repository:

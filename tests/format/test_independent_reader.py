@@ -323,7 +323,7 @@ def test_vectors_of_deltas(each: dict[str, Any]) -> None:
             independent_reader.expand(*arguments)
 
 
-SIZE = 20_000
+SIZE, MIB = 20_000, 1 << 20
 WHOLE = zstandard.ZstdCompressor().compress(hostile.counted(SIZE, 0))
 LIES: dict[str, dict[str, Any]] = {
     "on itself": {"bases": [0]},
@@ -343,9 +343,25 @@ LIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("lie", [*LIES.values(), {"bases": [2]}], ids=[*LIES, "no lie"])
+# numbers that are longer than they need be: of the size of the instructions, and of these
+LONG = b"".join(
+    bytes([each & 127 | 128, each >> 7 & 127 | 128, each >> 14]) for each in (9, 8, SIZE - 8, 16)
+)
+SOUND: dict[str, dict[str, Any]] = {
+    "no lie": {"bases": [2]},
+    "long numbers": {"bases": [2], "body": LONG + bytes(8)},
+    "the same base twice": {
+        "bases": [2, 2],
+        "body": hostile.body(8, SIZE - 8, 2 * (SIZE + 8), literals=bytes(8)),
+    },
+    "another lineage": {"bases": [2], "lineage": 1 << 31},
+    "more depth than it has": {"bases": [2], "depth": 64},
+}
+
+
+@pytest.mark.parametrize("lie", [*LIES.values(), *SOUND.values()], ids=[*LIES, *SOUND])
 def test_refuses_deltas_that_lie(lie: dict[str, Any], tmp_path: Path) -> None:
-    """docs/format.md §4 and §9; the last of them is sound and is restored."""
+    """docs/format.md §4 and §9; the package does the same."""
     repository = hostile.new_repository(tmp_path / "repository")
     forger = hostile.Forger(repository)
     contents = [hostile.counted(SIZE, count) for count in range(10)]
@@ -358,12 +374,45 @@ def test_refuses_deltas_that_lie(lie: dict[str, Any], tmp_path: Path) -> None:
     )
     snapshot_id = forger.commit([hostile.row(b"evil", content=ids[0], size=SIZE)])
     done = run_reader(repository, snapshot_id, tmp_path / "out")
-    if len(lie) == 1 and lie["bases"] == [2]:
+    with packstone.open(repository) as opened:
+        errors = opened.restore(snapshot_id, tmp_path / "ours").errors
+    assert bool(errors) == (lie not in SOUND.values())
+    if lie in SOUND.values():
+        assert (tmp_path / "ours" / "evil").read_bytes() == contents[0]
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "out" / "evil").read_bytes() == contents[0]
     else:
         assert done.returncode == 1 and "is missing" in done.stderr, done.stderr
         assert "RecursionError" not in done.stderr, "refused for its depth"
+
+
+@pytest.mark.parametrize(
+    ("bases", "sound"), [([0, 1], True), ([0, 1, 2], False), ([3], False)], ids=str
+)
+def test_what_a_delta_stands_on_is_bounded(bases: list[int], sound: bool, tmp_path: Path) -> None:
+    """Two chunks of 64 MiB are as much as may be: no third beside them, and no step more."""
+    repository = hostile.new_repository(tmp_path / "repository")
+    forger = hostile.Forger(repository)
+    chunk = packstone.model.ObjectType.CHUNK
+    contents = [hostile.counted(64 * MIB, at) for at in range(3)]
+    for data in contents:
+        forger.stored_record(chunk, data)
+    contents += [hostile.counted(SIZE, 3), hostile.counted(SIZE, 4)]
+    ids = [forger.id_of(chunk, data) for data in contents]
+    forger.write_deltas(
+        hostile.Delta(contents[3], hostile.step(SIZE, 3), ids[:2]),
+        hostile.Delta(contents[4], hostile.step(SIZE, 4), [ids[at] for at in bases], depth=2),
+    )
+    snapshot_id = forger.commit([hostile.row(b"file", content=ids[4], size=SIZE)])
+    done = run_reader(repository, snapshot_id, tmp_path / "out")
+    with packstone.open(repository) as opened:
+        errors = opened.restore(snapshot_id, tmp_path / "ours").errors
+    assert (done.returncode == 0, not errors) == (sound, sound), done.stderr
+    if sound:
+        assert (tmp_path / "ours" / "file").read_bytes() == contents[4]
+    else:
+        assert "stands on too much" in done.stderr
+        assert "128 MiB" in errors[0].message
 
 
 # -- encrypted ------------------------------------------------------------------------------

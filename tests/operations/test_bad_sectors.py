@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -25,11 +26,11 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Spoil:
     read_range = local.read_range
     bad: dict[int, int] = {}
 
-    def read(fd: int, offset: int, size: int) -> bytes:
+    def read(fd: int, offset: int, size: int, *calls: Any) -> bytes:
         at = bad.get(os.fstat(fd).st_ino, -1)
         if offset <= at < offset + size:
             raise OSError(errno.EIO, "Input/output error")
-        return read_range(fd, offset, size)
+        return read_range(fd, offset, size, *calls)
 
     def mark(path: Path, at: int) -> None:
         bad[path.stat().st_ino] = at

@@ -32,6 +32,7 @@ from tables import (
 import packstone
 from packstone.repository import layout
 from packstone.repository.reader import ObjectReader
+from packstone.repository.records import RecordReader
 
 SHARED = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 EXAMPLES = max(8, settings.default.max_examples // 10)
@@ -584,15 +585,20 @@ def test_bases_are_decoded_once_for_their_neighbours(
     """Restoring the newest night reads each record once, whatever stands on it."""
     repository, _dumps = five
     seen: list[tuple[str, int]] = []
-    decode = ObjectReader.decode
 
-    def counted(self: ObjectReader, place: Any, payload: Any) -> Any:
-        seen.append((place.pack_id, place.record))
-        return decode(self, place, payload)
+    def count(name: str) -> None:
+        decode = getattr(RecordReader, name)
+
+        def counted(self: RecordReader, place: Any, *arguments: Any) -> Any:
+            seen.append((place.pack_id, place.record))
+            return decode(self, place, *arguments)
+
+        monkeypatch.setattr(RecordReader, name, counted)
 
     location = repository.location
     repository.close()
-    monkeypatch.setattr(ObjectReader, "decode", counted)
+    count("whole")
+    count("delta")
     with packstone.open(location, threads=1) as again:
         assert again.restore("latest", tmp_path / "target", path=bytes(source)).errors == []
     assert len(seen) > 2 * len({pack for pack, _ in seen})

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "_delta_finding.h"
+#include "_delta_pieces.h"
 
 static unsigned char *exactly(const unsigned char *data, size_t size)
 {
@@ -26,6 +27,35 @@ static void require(int condition, const char *what)
     }
 }
 
+/* Require that the chunk in pieces is the chunk, with bases whole and with bases in pieces. */
+static void compose(const struct layout *layout, const struct bases *bases,
+                    const unsigned char *chunk)
+{
+    struct piece halves[MAX_BASES][2], whole[MAX_BASES];
+    unsigned char *joined = malloc(layout->raw_size + 1);
+    for (int parted = 0; parted < 2; parted++) {
+        struct texts texts = {bases->count, bases->size, {NULL}, {0}, {0}};
+        struct pieces made = {malloc(2 * (layout->raw_size + 1) * sizeof(struct piece)), 0,
+                              2 * (layout->raw_size + 1), 0};
+        for (int i = 0; i < bases->count; i++) {
+            size_t size = bases->length[i], half = size / 2;
+            whole[i] = (struct piece){bases->start[i], size};
+            halves[i][0] = (struct piece){bases->start[i], half};
+            halves[i][1] = (struct piece){bases->start[i] + half, size};
+            texts.pieces[i] = parted && half ? halves[i] : &whole[i];
+            texts.counts[i] = parted && half ? 2 : 1;
+            texts.sizes[i] = size;
+        }
+        require(joined && made.list, "memory");
+        require(compose_body(layout, &texts, &made) == 0, "too many pieces");
+        require(made.size == layout->raw_size, "pieces of another size");
+        join_pieces(made.list, made.count, joined);
+        require(memcmp(joined, chunk, layout->raw_size) == 0, "pieces of another chunk");
+        free(made.list);
+    }
+    free(joined);
+}
+
 /* Decode if the body is good; return whether it is. */
 static int decode(const unsigned char *body, size_t size, const struct bases *bases,
                   size_t raw_size, unsigned char **result)
@@ -36,6 +66,7 @@ static int decode(const unsigned char *body, size_t size, const struct bases *ba
     *result = malloc(raw_size ? raw_size : 1);
     require(*result != NULL, "memory");
     apply_body(&layout, bases, *result);
+    compose(&layout, bases, *result);
     return 1;
 }
 

@@ -2,7 +2,7 @@
 
 Each layer imports only from layers to its right, and layers in braces never import each other.
 The two modules at the root are public doors: `__init__` stands left of operations, `__main__`
-left of cli.
+left of cli. `testing`, the fault tools for tests, stands left of everything: nothing imports it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "packstone"
 
 # layer → rank; a module may import its own layer and any of a lower rank
 RANK = {
+    "testing": 7,
     "__main__": 6,
     "cli": 5,
     "": 4,  # packstone itself: the public API
@@ -100,6 +101,11 @@ def test_operations_alone_see_files_and_repository() -> None:
     assert layers_seen_by("cli") <= {"", "cli", "errors", "model", "version"}
 
 
+def test_fault_tools_need_storages_alone() -> None:
+    """Whoever writes a storage can use them without the rest."""
+    assert layers_seen_by("testing") <= {"testing", "storage", "model", "errors"}
+
+
 def test_the_rule_would_notice() -> None:
     assert not allowed("repository", "filesystem")
     assert not allowed("filesystem", "repository")
@@ -108,6 +114,7 @@ def test_the_rule_would_notice() -> None:
     assert not allowed("model", "errors")
     assert not allowed("operations", "cli")
     assert not allowed("operations", "")
+    assert not any(allowed(layer, "testing") for layer in RANK.keys() - {"testing"})
     assert allowed("operations", "filesystem")
     assert allowed("filesystem", "chunking")
 

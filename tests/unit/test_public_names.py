@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import packstone
-from packstone import errors
+from packstone import errors, testing
 
 NAMES = {
     "init",
@@ -29,6 +29,11 @@ NAMES = {
     "Problem",
     "Progress",
     "PruneResult",
+    "RepairIndexResult",
+    "RepairPacksResult",
+    "DamagedPack",
+    "RepairSnapshotsResult",
+    "RepairedSnapshot",
     "Entry",
     "Snapshot",
     "Argon2",
@@ -53,6 +58,31 @@ ERRORS = {
     "UnsupportedFormat",
 }
 
+TESTING = {
+    "Action",
+    "Clock",
+    "CrashState",
+    "CrashStorage",
+    "EXIT_CODE",
+    "FaultyCalls",
+    "FaultyStorage",
+    "Interleaving",
+    "ObservedStorage",
+    "Observer",
+    "Plan",
+    "RecordingStorage",
+    "ShortCalls",
+    "UnsyncedCalls",
+    "WRITES",
+    "WriteList",
+    "crash_states",
+    "full",
+    "interrupt",
+    "leave",
+    "system_error",
+    "unavailable",
+}
+
 METHODS = {
     "snapshot",
     "snapshot_stream",
@@ -64,6 +94,9 @@ METHODS = {
     "ls",
     "open_file",
     "check",
+    "repair_index",
+    "repair_packs",
+    "repair_snapshots",
     "keys",
     "add_key",
     "add_recovery_key",
@@ -100,6 +133,17 @@ def test_every_error_that_is_raised_is_public() -> None:
         if isinstance(value, type) and issubclass(value, errors.PackstoneError)
     }
     assert defined - {"SourceError", "TargetError"} == ERRORS
+
+
+def test_fault_tools_are_these() -> None:
+    """packstone.testing, for those who write storages and tests."""
+    assert set(testing.__all__) == TESTING
+    for name in TESTING - {"EXIT_CODE", "WRITES", "Action"}:
+        value = getattr(testing, name)
+        assert inspect.getdoc(value), f"packstone.testing.{name} has no docstring"
+        for member, method in vars(value).items() if isinstance(value, type) else ():
+            if inspect.isfunction(method) and not member.startswith("_"):
+                assert inspect.getdoc(method), f"{name}.{member} has no docstring"
 
 
 def test_importing_is_light() -> None:

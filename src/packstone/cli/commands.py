@@ -8,6 +8,7 @@ a traceback; `-vv` asks for one.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -16,6 +17,8 @@ from packstone.cli import render
 from packstone.cli.session import Session, global_options
 from packstone.errors import PackstoneError, UsageError
 from packstone.version import VERSION
+
+COMPLETE = "_PACKSTONE_COMPLETE"  # set by the script that a shell completes with
 
 # command → module below packstone.cli that defines it, in the order in which help lists them
 COMMANDS = {
@@ -31,7 +34,9 @@ COMMANDS = {
     "prune": "prune",
     "copy": "copy",
     "check": "check",
+    "repair": "repair",
     "key": "key",
+    "completion": "completion",
 }
 
 
@@ -46,7 +51,18 @@ class Commands(click.Group):
             return None
         module = importlib.import_module(f"packstone.cli.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
+        if COMPLETE in os.environ:
+            _complete_snapshots(command)
         return command
+
+
+def _complete_snapshots(command: click.Command) -> None:
+    """Let a shell complete what the help of a command calls SNAPSHOT or SNAPSHOT:PATH."""
+    from packstone.cli.complete import Place, Snapshot
+
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument) and "SNAPSHOT" in (parameter.metavar or ""):
+            parameter.type = Place() if "PATH" in (parameter.metavar or "") else Snapshot()
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,8 +87,10 @@ def run(arguments: list[str]) -> int:
             arguments, prog_name="packstone", obj=session, standalone_mode=False
         )
         return code if isinstance(code, int) else 0
-    except SystemExit:  # click's answer to a broken pipe
-        raise BrokenPipeError from None
+    except SystemExit as end:
+        if end.code in (0, None):  # a shell was told what it may complete
+            return 0
+        raise BrokenPipeError from None  # click's answer to one
     except click.Abort as error:
         # click tells Ctrl-C and an EOFError the same way; only one of them is the user's wish
         if not isinstance(error.__cause__, EOFError):

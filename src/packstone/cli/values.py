@@ -72,6 +72,11 @@ def share(text: str) -> float:
     return float(match[1]) / 100
 
 
+def subset(text: str) -> str | int:
+    """Return bytes for a size; what may be `5%` or `1/7` is returned as it is."""
+    return text if re.search("[%/]", text) else size(text)
+
+
 def name(text: str) -> bytes:
     """Return a file name or path as the bytes that the shell gave; never empty."""
     if not text:

@@ -25,6 +25,8 @@ DELTA_CODECS = frozenset((DELTA, DELTA_ZSTD))
 
 MAX_BASES = 3
 
+Text = bytes | _delta.Pieces  # of a base: in one piece, or as pieces of its own bases
+
 # With a larger share than one part in this of new bytes, a delta saves less than half.
 _MOST_NEW = 2
 
@@ -104,21 +106,44 @@ class DeltaCoder:
         Raises Damaged for anything but exactly `raw_size` bytes, and UnsupportedFormat for a
         codec that is no delta.
         """
-        if codec not in DELTA_CODECS:
-            raise UnsupportedFormat(f"record codec {codec} is not known to this version")
-        if not 1 <= len(bases) <= MAX_BASES:
-            raise Damaged(f"delta has {len(bases)} bases, expected 1 to {MAX_BASES}")
-        if raw_size > MAX_RAW_SIZE:
-            raise Damaged(f"delta of {raw_size} bytes is above the limit of {MAX_RAW_SIZE}")
-        body = payload
-        if codec == DELTA_ZSTD:
-            body = self._compressor.decode(ZSTD, payload, _body_size(payload, raw_size))
-        elif len(body) > raw_size:
-            raise Damaged(f"delta has {len(body)} bytes for a chunk of {raw_size}")
+        body = self._body(codec, payload, len(bases), raw_size)
         try:
-            return _delta.decode(bytes(body), bases, raw_size)
+            return _delta.decode(body, bases, raw_size)
         except ValueError as error:
             raise Damaged(f"delta does not decode: {error}") from error
+
+    def compose(self, codec: int, payload: Buffer, bases: Sequence[Text], raw_size: int) -> Text:
+        """Return the chunk as pieces of its bases, to be a base itself; raises as `decode`.
+
+        However long a chain is, the bytes of its last chunk are copied once.
+        """
+        body = self._body(codec, payload, len(bases), raw_size)
+        try:
+            made = _delta.compose(body, bases, raw_size)
+            if made is not None:
+                return made
+            return _delta.decode(body, [joined(base) for base in bases], raw_size)
+        except ValueError as error:
+            raise Damaged(f"delta does not decode: {error}") from error
+
+    def _body(self, codec: int, payload: Buffer, base_count: int, raw_size: int) -> bytes:
+        """Return instructions and literals, no more than a chunk of `raw_size` may have."""
+        if codec not in DELTA_CODECS:
+            raise UnsupportedFormat(f"record codec {codec} is not known to this version")
+        if not 1 <= base_count <= MAX_BASES:
+            raise Damaged(f"delta has {base_count} bases, expected 1 to {MAX_BASES}")
+        if raw_size > MAX_RAW_SIZE:
+            raise Damaged(f"delta of {raw_size} bytes is above the limit of {MAX_RAW_SIZE}")
+        if codec == DELTA_ZSTD:
+            return bytes(self._compressor.decode(ZSTD, payload, _body_size(payload, raw_size)))
+        if len(payload) > raw_size:
+            raise Damaged(f"delta has {len(payload)} bytes for a chunk of {raw_size}")
+        return bytes(payload)
+
+
+def joined(text: Text) -> bytes:
+    """Return a chunk in one piece."""
+    return text if isinstance(text, bytes) else text.tobytes()
 
 
 def _body_size(payload: Buffer, raw_size: int) -> int:

@@ -1,31 +1,33 @@
 """Verify a repository: packs, index, trees, chunks, and with data every object.
 
-Reads only, and goes on after every finding; each names the pack, snapshots and files it
-hits. Memory grows with the number of directories, not with chunks.
+Writes nothing but the dates of what it verified, and goes on after every finding; each names the
+pack, record, snapshots and files it hits. Memory grows with the number of directories and
+packs, not with chunks.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 
 from packstone.codec.compression import Compressor
-from packstone.errors import Damaged, ObjectMissing
-from packstone.model import Entry, ObjectType
-from packstone.operations.check_packs import PackReport, check_pack
-from packstone.operations.results import CheckResult, Finding, ProgressFunction, Ticker
+from packstone.errors import ObjectMissing, StorageError, UnsupportedFormat
+from packstone.operations.check_choice import Candidate, Choice
+from packstone.operations.check_damage import Damage, transient
+from packstone.operations.check_packs import Depth, PackReport, check_pack
+from packstone.operations.check_trees import TreeChecker
+from packstone.operations.results import CheckResult, Finding, ProgressFunction, Ticker, Verified
 from packstone.operations.storing import Workers
-from packstone.repository.contents import iter_content
+from packstone.repository.history import VerifiedDates
 from packstone.repository.keyring import check_slots
-from packstone.repository.layout import check_small_objects, list_ids, pack_name
-from packstone.repository.reachable import with_bases
+from packstone.repository.layout import check_features, check_small_objects, pack_name
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
-from packstone.repository.trees import check_entry, iter_entries
 
-_ASKED = 10_000  # ids looked up together
+ALL = Choice()
+_PACK_NAME_SIZE = len(pack_name("0" * 64))
 
 
 class _Checker:
@@ -33,190 +35,297 @@ class _Checker:
         self,
         repository: ObjectRepository,
         *,
-        read_data: bool,
+        depth: Depth,
         threads: int,
         progress: ProgressFunction | None,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float],
     ) -> None:
         self.result = CheckResult()
+        self.damage = Damage()
         self._repository = repository
-        self._read_data = read_data
+        self._depth = depth
         self._threads = threads
         self._tick = Ticker(progress)
+        self._now_ns = clock()
+        self._monotonic = monotonic
         self._rows: list[SnapshotRow] = []
-        self._bad: dict[bytes, str] = {}  # object id → pack it is damaged in
+        self._packs: dict[str, int] = {}  # id → size
+        self._whole: list[str] = []  # packs verified in this run
+        self._suspect: set[str] = set()  # packs with anything wrong
 
-    def packs(self) -> None:
-        """Check every pack that is there, and that the view knows no others.
+    def small_objects(self) -> None:
+        """Check what is small, each twice if need be, and list the snapshots."""
+        repository = self._repository
+        storage = repository.storage
+        self._twice("config", lambda: check_small_objects(storage, repository.sealer))
+        if repository.encrypted:
+            self._twice("key", lambda: check_slots(storage, repository.repository_id))
 
-        Snapshots are listed before packs: what a snapshot needs was there before it.
+        def snapshots() -> list[str]:
+            self._rows, damaged = list_snapshots(storage, repository.sealer)
+            return [error.message for error in damaged]
+
+        self._twice("snapshot", snapshots)
+
+    def _twice(self, kind: str, look: Callable[[], Iterable[str]]) -> None:
+        """Look again if anything is wrong; what is wrong once only is transient."""
+        first = list(look())
+        again = list(look()) if first else []
+        for text in first:
+            if text in again:
+                self.damage.add(Finding(kind, text))
+        for text in first + again:
+            if text not in first or text not in again:
+                self.damage.add(transient(text))
+
+    def list_packs(self) -> None:
+        """List the packs, after the snapshots: what a snapshot needs was there before it."""
+        unknown = 0
+        for name, size in self._repository.storage.list("packs"):
+            pack_id = name.rpartition("/")[2]
+            if len(name) == _PACK_NAME_SIZE and name == pack_name(pack_id) and _is_id(pack_id):
+                self._packs[pack_id] = size
+            else:
+                unknown += 1
+        if unknown:
+            self.result.notes.append(f"{unknown} files in packs/ are no packs; nothing reads them")
+        self.result.packs_total = len(self._packs)
+        self.result.bytes_total = sum(self._packs.values())
+
+    def packs(self, choice: Choice) -> None:
+        """Compare all footers with the view, read the packs that are chosen, date what is whole.
+
+        Where packs are named, others are left out.
         """
         repository = self._repository
-        for text in check_small_objects(repository.storage, repository.sealer):
-            self.result.errors.append(Finding("config", text))
-        if repository.encrypted:
-            for text in check_slots(repository.storage, repository.repository_id):
-                self.result.errors.append(Finding("key", text))
-        self._rows, damaged = list_snapshots(repository.storage, repository.sealer)
-        self.result.errors += [Finding("snapshot", error.message) for error in damaged]
         # Listed before the view follows: it knows all of these, others may come meanwhile.
-        packs = sorted(list_ids(repository.storage, "packs"))
         repository.index.refresh(repository.storage)
-        total = sum(size for _, size in packs)
-        codec = Compressor(repository.config.level)
+        dates = None
+        if self._depth == Depth.DATA:
+            dates = VerifiedDates(
+                repository.storage,
+                repository.sealer,
+                self._packs,
+                self._now_ns,
+                repository.warnings.append,
+            )
+        position = repository.storage.disk_position
+        everything = [
+            Candidate(
+                pack_id,
+                size,
+                dates.of(pack_id) if dates is not None else 0,
+                position(pack_name(pack_id)),
+            )
+            for pack_id, size in self._packs.items()
+        ]
+        chosen = choice.order(everything)
         workers = Workers(self._threads)
-        waiting: deque[Future[PackReport]] = deque()
+        reports: dict[str, PackReport] = {}  # of footers with anything wrong
+        try:
+            for report in self._look(workers, chosen if choice.packs else ALL.order(everything)):
+                self.result.objects_checked += report.object_count
+                if report.problems or report.transient:
+                    reports[report.pack_id] = report
+                    self._suspect.add(report.pack_id)
+            self._compare_view(reports, whole=not choice.packs)
+            for report in self._read(workers, chosen, choice.max_seconds):
+                footers = reports.pop(report.pack_id, None)
+                if footers is not None:
+                    report = _joined(footers, report)
+                self.damage.add_report(report)
+                if report.problems or report.transient:
+                    self._suspect.add(report.pack_id)
+                if report.verified:
+                    self._whole.append(report.pack_id)
+        finally:
+            workers.close()
+            # What was verified before an interrupt stays verified.
+            if dates is not None:
+                self._keep(dates)
+        for report in reports.values():
+            self.damage.add_report(report)
 
-        def take() -> None:
-            report = waiting.popleft().result()
-            result = self.result
+    def _look(
+        self,
+        workers: Workers,
+        packs: Iterable[Candidate],
+        depth: Depth = Depth.FOOTERS,
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> Iterator[PackReport]:
+        """Check packs on all workers, as long as it may go on; yield in the order of packs."""
+        codec = Compressor(self._repository.config.level)
+        waiting: deque[Future[PackReport]] = deque()
+        for each in packs:
+            if not go_on():
+                break
+            waiting.append(
+                workers.submit(check_pack, self._repository, codec, each.id, each.size, depth)
+            )
+            while waiting and waiting[0].done():
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _read(
+        self, workers: Workers, packs: list[Candidate], max_seconds: float | None
+    ) -> Iterator[PackReport]:
+        """Read packs in their order, at least one, until time is over."""
+        result = self.result
+        total = sum(each.size for each in packs)
+        deadline = None if max_seconds is None else self._monotonic() + max_seconds
+        begun = False
+
+        def go_on() -> bool:
+            nonlocal begun
+            is_over = begun and deadline is not None and self._monotonic() >= deadline
+            begun = True
+            return not is_over
+
+        for report in self._look(workers, packs, self._depth, go_on):
             result.packs_checked += 1
             result.bytes_read += report.bytes_read
-            result.objects_checked += report.object_count
-            result.errors += report.findings
-            self._bad.update(dict.fromkeys(report.bad_ids, report.pack_id))
             self._tick(
                 result.packs_checked, result.bytes_read, files_total=len(packs), bytes_total=total
             )
+            yield report
 
-        try:
-            for pack_id, size in packs:
-                waiting.append(
-                    workers.submit(
-                        lambda pack_id=pack_id, size=size: check_pack(
-                            repository, codec, pack_id, size, read_data=self._read_data
-                        )
-                    )
-                )
-                while waiting and waiting[0].done():
-                    take()
-            while waiting:
-                take()
-        finally:
-            workers.close()
+    def _compare_view(self, reports: dict[str, PackReport], *, whole: bool) -> None:
+        """Check that the view knows no packs and objects but those that are there.
+
+        Where it is wrong it is made anew: what it says of chunks is worth nothing then.
+        """
+        repository = self._repository
+        wrong = any(each.kind == "index" for found in reports.values() for each in found.problems)
+        for finding in self._surplus() if whole else ():
+            self.damage.add(finding)
+            wrong = True
+        if wrong:
+            repository.warnings.append("the index was wrong and is rebuilt from the footers")
+            repository.index.reset()
+            repository.index.refresh(repository.storage)
+
+    def _surplus(self) -> Iterator[Finding]:
+        """Yield what the view knows beyond what is there."""
+        repository = self._repository
         known = self.result.objects_checked
-        listed = repository.index.count_places({pack_id for pack_id, _ in packs})
+        listed = repository.index.count_places(self._packs)
         if listed > known:
             text = f"the index lists {listed} objects, the packs hold {known}"
-            self.result.errors.append(Finding("index", f"{text}. Delete it: it is rebuilt"))
-        gone = set(repository.index.packs.values()) - {pack_id for pack_id, _ in packs}
-        for pack_id in sorted(gone):
+            yield Finding("index", f"{text}. Delete it: it is rebuilt")
+        for pack_id in sorted(set(repository.index.packs.values()) - self._packs.keys()):
             try:
                 repository.storage.size(pack_name(pack_id))
                 continue  # it came after the listing
             except ObjectMissing:
                 pass
-            text = f"the index knows pack {pack_id[:12]}…, which is gone"
-            self.result.errors.append(Finding("index", text, pack_id))
-        if any(finding.kind == "index" for finding in self.result.errors):
-            # What it says of chunks is worth nothing now; footers say it below.
-            repository.warnings.append("the index was wrong and is rebuilt from the footers")
-            repository.index.reset()
-            repository.index.refresh(repository.storage)
+            yield Finding("index", f"the index knows pack {pack_id[:12]}…, which is gone", pack_id)
+
+    def _keep(self, dates: VerifiedDates) -> None:
+        """Store the dates of what was verified, if the repository can be written to."""
+        repository = self._repository
+        try:
+            check_features(repository.storage, repository.sealer, writing=True)
+            try:
+                dates.keep(self._whole, repository.random)
+            except ObjectMissing:  # somebody removed the folder
+                repository.storage.make_directories(["history"])
+                dates.keep(self._whole, repository.random)
+        except (StorageError, UnsupportedFormat) as error:
+            repository.warnings.append(
+                f"the date of this verification is not kept: {error.message}"
+            )
+        fresh = set(self._whole)
+        known = {
+            pack_id: self._now_ns if pack_id in fresh else dates.of(pack_id)
+            for pack_id in self._packs
+            if pack_id not in self._suspect
+        }
+        verified = {pack_id: date for pack_id, date in known.items() if date}
+        self.result.verified = Verified(
+            len(verified),
+            sum(self._packs[pack_id] for pack_id in verified),
+            min(verified.values(), default=0),
+        )
 
     def snapshots(self) -> None:
-        """Check that every snapshot's trees are sound and every chunk they name is there."""
-        sound: set[bytes] = set()  # directories of snapshots without any finding
+        """Check all trees; tell what nothing reaches if all of them could be read."""
+        trees = TreeChecker(self._repository, self.damage)
         for row in self._rows:
             self.result.snapshots_checked += 1
-            before = len(self.result.errors)
-            found = self._snapshot(row, sound)
-            # What hits one snapshot must be named for every other that it hits.
-            if len(self.result.errors) == before:
-                sound |= found
+            trees.check(row)
+        if not self.damage:
+            orphans = self._packs.keys() - trees.reached
+            self.result.orphans = len(orphans)
+            if orphans:
+                size = sum(self._packs[pack_id] for pack_id in orphans)
+                self.result.notes.append(
+                    f"no snapshot needs anything of {len(orphans)} packs of {size} bytes: prune "
+                    "removes them, unless a snapshot is being taken"
+                )
 
-    def _snapshot(self, row: SnapshotRow, sound: set[bytes]) -> set[bytes]:
-        """Walk one snapshot, leaving out sound directories; return those it walked."""
-        get = self._repository.reader.get
-        asked: list[tuple[bytes, int, bytes]] = []
-        walked: set[bytes] = set()
-        # Names, not paths, for each level: paths of a deep tree would fill the memory.
-        names: list[bytes] = []
-        stack: list[Iterator[Entry]] = []
-
-        def enter(tree_id: bytes, name: bytes) -> None:
-            if tree_id not in sound and tree_id not in walked:
-                walked.add(tree_id)
-                names.append(name)
-                stack.append(iter_entries(get, tree_id))
-
-        def found(error: Damaged | ObjectMissing, *below: bytes) -> None:
-            path = b"/".join([*names, *below]) or b"/"
-            finding = Finding("tree", error.message, None, (row.id,), (path,))
-            self.result.errors.append(finding)
-
-        enter(row.snapshot.tree, b"")
-        while stack:
-            try:
-                entry = next(stack[-1], None)
-            except (Damaged, ObjectMissing) as error:
-                found(error)
-                entry = None
-            if entry is None:
-                stack.pop()
-                names.pop()
-                continue
-            try:
-                check_entry(entry)
-                if entry.mode & 0o170000 == 0o040000:
-                    if isinstance(entry.content, bytes):
-                        enter(entry.content, entry.name)
-                elif entry.mode & 0o170000 == 0o100000:
-                    path = b"/".join([*names, entry.name])
-                    asked += [(*item, path) for item in iter_content(get, entry) if item[0]]
-            except (Damaged, ObjectMissing) as error:
-                found(error, entry.name)
-            if len(asked) >= _ASKED:
-                self._ask(asked, row.id)
-        self._ask(asked, row.id)
-        return walked
-
-    def _ask(self, asked: list[tuple[bytes, int, bytes]], snapshot_id: str) -> None:
-        """Look chunks and their bases up; name the files of those missing or unusable."""
-        ids = [chunk_id for chunk_id, _, _ in asked]
-        for reached in with_bases(self._repository.index, ids):
-            for at in reached.wanted_by:
-                chunk_id, size, path = asked[at]
-                place = reached.place
-                if chunk_id == reached.id and place is not None and place.size != size:
-                    text = f"chunk {chunk_id.hex()[:12]}… has {place.size} bytes, expected {size}"
-                    self.result.errors.append(Finding("tree", text, None, (snapshot_id,), (path,)))
-            if reached.place is not None and reached.id not in self._bad:
-                continue
-            pack = self._bad.get(reached.id)
-            if pack is not None and self._whole_elsewhere(reached.id):
-                continue
-            paths = {asked[at][2] for at in reached.wanted_by}
-            what = (
-                "chunk" if all(asked[at][0] == reached.id for at in reached.wanted_by) else "base"
-            )
-            wrong = "damaged" if pack else "in no pack that it could be taken from"
-            text = f"{what} {reached.id.hex()[:12]}… is {wrong}"
-            self.result.errors.append(
-                Finding("chunk", text, pack, (snapshot_id,), tuple(sorted(paths)))
-            )
-        asked.clear()
-
-    def _whole_elsewhere(self, chunk_id: bytes) -> bool:
+    def leftovers(self) -> None:
+        """Tell what writers that died have left in tmp/."""
         try:
-            self._repository.reader.get(ObjectType.CHUNK, chunk_id)
-        except (Damaged, ObjectMissing):
-            return False
-        return True
+            sizes = [size for _name, size in self._repository.storage.list("tmp")]
+        except ObjectMissing:
+            return
+        if sizes:
+            self.result.notes.append(
+                f"{len(sizes)} files of {sum(sizes)} bytes in tmp/, of writers at work or cut off"
+            )
+
+
+def _joined(footers: PackReport, data: PackReport) -> PackReport:
+    """Return what two looks at a pack found; the first alone has compared it with the view."""
+    problems, transient = list(data.problems), data.transient + footers.transient
+    for each in footers.problems:
+        if each.kind == "index":
+            problems.append(each)
+        elif each not in problems:
+            transient.append(each)
+    return data._replace(problems=problems, transient=transient, verified=False)
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 64 and not set(text) - set("0123456789abcdef")
 
 
 def check_repository(
     repository: ObjectRepository,
     *,
     read_data: bool = False,
+    choice: Choice = ALL,
     threads: int = 1,
     progress: ProgressFunction | None = None,
+    clock: Callable[[], int] = time.time_ns,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> CheckResult:
-    """Check everything; see CheckResult. Raises StorageError when a listing fails."""
+    """Check everything, or as a choice says; see CheckResult.
+
+    A choice reads the data of the packs it takes. With a subset or a time everything else is
+    checked as without; with packs that are named, only these, and snapshots only to say what
+    damage hits. Raises UsageError, StorageError when a listing fails.
+    """
     started = time.monotonic()
-    checker = _Checker(repository, read_data=read_data, threads=threads, progress=progress)
-    checker.packs()
-    checker.snapshots()
+    checker = _Checker(
+        repository,
+        depth=Depth.DATA if read_data or choice.is_partial else Depth.NAME,
+        threads=threads,
+        progress=progress,
+        clock=clock,
+        monotonic=monotonic,
+    )
+    checker.small_objects()
+    checker.list_packs()
+    checker.packs(choice)
+    if not choice.packs or checker.damage:
+        checker.snapshots()
+    if not choice.packs:
+        checker.leftovers()
     result = checker.result
+    result.errors = list(checker.damage.findings())
     result.warnings = list(repository.warnings)
     result.seconds = time.monotonic() - started
     return result

@@ -1,179 +1,311 @@
-"""Verify packs, one on each worker: name, footers, the view, and with data every object.
+"""Verify packs, one on each worker: footers, the view, the name, and with data every object.
 
-Reads only. A pack is read once, in order, for its name and its records together.
+Reads only. A pack is read once, in order, for its name and its records together; what is wrong
+then is read once more, from the medium if that can be had. What is wrong both times is damage.
+What is wrong once is a fault on the way: cable, controller, memory.
 """
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from packstone.codec.compression import Compressor
-from packstone.codec.delta import DELTA_CODECS, DeltaCoder
-from packstone.errors import Damaged, StorageError, UnsupportedFormat
-from packstone.model import Buffer, ObjectType
-from packstone.operations.check_names import hash_file
-from packstone.operations.results import Finding
-from packstone.repository.layout import pack_name
-from packstone.repository.packs import Pack, RecordRow, read_pack
-from packstone.repository.repository import ObjectRepository
-from packstone.storage.base import Storage
+from blake3 import blake3
 
-_ASKED = 10_000  # ids looked up together
+from packstone.codec.compression import Compressor
+from packstone.codec.delta import DELTA_CODECS
+from packstone.errors import Damaged, StorageError, UnsupportedFormat
+from packstone.model import ID_SIZE, MIB, Buffer, ObjectType
+from packstone.repository.agreement import count_objects
+from packstone.repository.ancestry import Ancestry
+from packstone.repository.attempt import REFUSED
+from packstone.repository.layout import pack_name
+from packstone.repository.packs import KINDS_OF_OBJECTS, OBJECT, Pack, RecordRow, read_pack
+from packstone.repository.places import Place
+from packstone.repository.repository import ObjectRepository
+
+_TOGETHER = 16 * MIB  # of deltas, decoded, whose bases are looked up together
+_READ = MIB  # measured: what is hashed twice should still be in the processor's cache
+_FAULTS = (Damaged, StorageError, UnsupportedFormat)
+
+
+class Depth(enum.IntEnum):
+    """How much of a pack is looked at; each includes the one before."""
+
+    FOOTERS = 0
+    NAME = 1
+    DATA = 2
+
+
+class Problem(NamedTuple):
+    """What is wrong with a pack, or with one record of it."""
+
+    kind: str
+    message: str
+    record: int | None = None
 
 
 class PackReport(NamedTuple):
-    """What one pack's check found; `bad_ids` are objects that do not decode to their id."""
+    """What one pack's check found.
+
+    `transient` problems were there at one of two reads. `opened` says whether the footer could
+    be read: without it no record can be taken as whole. `verified` says whether all of the pack
+    was read, and was whole at the first try.
+    """
 
     pack_id: str
     bytes_read: int
     object_count: int
-    findings: list[Finding]
-    bad_ids: list[bytes]
+    problems: list[Problem]
+    transient: list[Problem]
+    opened: bool
+    verified: bool
 
 
-class _RecordScanner:
-    """Take a pack's bytes in order and check each record as soon as it is there."""
+class _Records:
+    """Check the records of one pack as their bytes come."""
 
     def __init__(self, pack: Pack, repository: ObjectRepository, codec: Compressor) -> None:
         self._pack = pack
-        self._hasher = repository.hasher
         self._codec = codec
-        self._deltas = DeltaCoder(codec)
-        self._bases = repository.reader.bases
+        self._reader = repository.reader
+        self._ancestry: Ancestry | None = None
+        self._planned = range(0)  # the records whose deltas it is of
         self._seal = repository.sealer.pack(pack.kind, pack.salt)
-        self._buffer = bytearray()
-        self._base = 0  # offset in the pack of the buffer's first byte
-        self._next = 0  # record
-        self.texts: list[str] = []
-        self.bad_ids: list[bytes] = []
+        self._hashes: dict[int, Callable[[Buffer], bytes]] = {
+            kind: repository.hasher.function(ObjectType(kind))
+            for kind in KINDS_OF_OBJECTS[pack.kind]
+        }
 
-    def feed(self, data: Buffer) -> None:
-        """Take the next bytes of the file."""
-        rows = self._pack.rows
-        self._buffer += data
-        end = self._base + len(self._buffer)
-        with memoryview(self._buffer) as view:
-            while self._next < len(rows):
-                row = rows[self._next]
-                if row.offset + row.stored_size > end:
-                    break
-                start = row.offset - self._base
-                with view[start : start + row.stored_size] as payload:
-                    self._record(row, payload)
-                self._next += 1
-        keep = rows[self._next].offset if self._next < len(rows) else end
-        cut = min(max(0, keep - self._base), len(self._buffer))
-        del self._buffer[:cut]
-        self._base += cut
+    def check(self, number: int, payload: Buffer, behind: int = 0) -> str:
+        """Return what is wrong with a record, given its stored bytes, or an empty text.
 
-    def finish(self, storage: Storage) -> None:
-        """Check one by one what could not be read in one go."""
-        name = pack_name(self._pack.id)
-        while self._next < len(self._pack.rows):
-            row = self._pack.rows[self._next]
-            try:
-                payload = storage.get_range(name, row.offset, row.stored_size)
-            except (Damaged, StorageError) as error:
-                self.texts.append(f"record {self._next}: {error.message}")
-                self.bad_ids += [found[0] for found in row.object_rows()]
-            else:
-                self._record(row, memoryview(payload))
-            self._next += 1
-
-    def _record(self, row: RecordRow, payload: memoryview) -> None:
-        where = f"pack {self._pack.id[:12]}… is damaged at byte {row.offset} (record {self._next})"
+        Records up to `behind` are going to be checked next.
+        """
+        row = self._pack.rows[number]
         try:
-            opened = self._seal.open(self._next, row.raw_size, row.codec, payload)
+            if len(payload) != row.stored_size:
+                raise Damaged(f"{len(payload)} bytes, expected {row.stored_size}")
             if row.codec in DELTA_CODECS:
-                bases = self._bases(row.bases, row.depth)
-                raw = memoryview(self._deltas.decode(row.codec, opened, bases, row.raw_size))
+                raw = self._delta(number, payload, behind)
             else:
-                raw = memoryview(self._codec.decode(row.codec, opened, row.raw_size))
-        except Damaged as error:
-            self.bad_ids += [found[0] for found in row.object_rows()]
-            self.texts.append(f"{where}: {error.message}")
-            return
+                opened = self._seal.open(number, row.raw_size, row.codec, payload)
+                raw = self._codec.decode(row.codec, opened, row.raw_size)
+        except REFUSED as error:
+            # Of a delta the message says where it is.
+            known = error.message.startswith(self._where(number))
+            return error.message if known else f"{self._where(number)}: {error.message}"
         position = 0
-        wrong = ""
-        for object_id, size, kind in row.object_rows():
-            found = self._hasher.id(ObjectType(kind), raw[position : position + size])
-            position += size
+        view = memoryview(raw)
+        hashes = self._hashes
+        for object_id, size, kind in OBJECT.iter_unpack(row.objects):
+            end = position + size
+            found = hashes[kind](view[position:end])
             if found != object_id:
-                self.bad_ids.append(object_id)
-                wrong = wrong or (
-                    f"{where}: hash {found.hex()[:12]}…, expected {object_id.hex()[:12]}…"
+                return (
+                    f"{self._where(number)}: hash {found.hex()[:12]}…, "
+                    f"expected {object_id.hex()[:12]}…"
                 )
-        if wrong:
-            self.texts.append(wrong)
+            position = end
+        return ""
+
+    def _delta(self, number: int, payload: Buffer, behind: int) -> Buffer:
+        """Return a decoded delta; of one that goes wrong, with sound bases or an error."""
+        row = self._pack.rows[number]
+        place = _whole_record(self._pack, number)
+        if number not in self._planned:
+            self._plan(number, max(behind, number + 1))
+        if self._ancestry is not None:
+            try:
+                raw = self._reader.decode(place, payload, self._ancestry)
+                if self._hashes[ObjectType.CHUNK](raw) == row.objects[:ID_SIZE]:
+                    return raw
+            except REFUSED:
+                pass
+        # The view agrees with the footers by now: nothing is gained by making it anew, and
+        # whoever looks something up meanwhile would find it empty.
+        return self._reader.delta(place, payload, row.bases, heal=False)
+
+    def _plan(self, number: int, behind: int) -> None:
+        """Look up together what the deltas from a record on stand on."""
+        rows = self._pack.rows
+        last = number
+        size = 0
+        while last < behind and size <= _TOGETHER:
+            size += rows[last].raw_size
+            last += 1
+        self._planned = range(number, last)
+        deltas = [n for n in self._planned if rows[n].codec in DELTA_CODECS]
+        try:
+            places = [_whole_record(self._pack, n) for n in deltas]
+            self._ancestry = self._reader.ancestry(places, [rows[n].bases for n in deltas])
+        except REFUSED:
+            self._ancestry = None  # each by itself will tell
+
+    def _where(self, number: int) -> str:
+        offset = self._pack.rows[number].offset
+        return f"pack {self._pack.id[:12]}… is damaged at byte {offset} (record {number})"
+
+
+class _Look:
+    """One reading of one pack."""
+
+    def __init__(
+        self, repository: ObjectRepository, codec: Compressor, pack_id: str, size: int, depth: Depth
+    ) -> None:
+        self.bytes_read = 0
+        self.pack: Pack | None = None
+        self.problems: dict[tuple[str, int | None], Problem] = {}
+        self.asked: set[str] = {"footers", "footer", "read"}  # what could have been found wrong
+        self._storage = repository.storage
+        self._name = pack_name(pack_id)
+        self._id = pack_id
+        try:
+            self.pack = read_pack(self._storage, pack_id, size, repository.sealer)
+        except _FAULTS as error:
+            self._add("footers", error.kind, error.message)
+        else:
+            for text in self.pack.damage:
+                self._add("footer", "pack", f"{text}; the other copy is whole")
+        if depth >= Depth.NAME:
+            records = None
+            if depth == Depth.DATA and self.pack is not None:
+                records = _Records(self.pack, repository, codec)
+            self._read(records)
+
+    def _add(self, what: str, kind: str, message: str, record: int | None = None) -> None:
+        self.problems[what, record] = Problem(kind, message, record)
+
+    def _read(self, records: _Records | None) -> None:
+        """Read all of the file for its name, and check the records that are in what was read."""
+        rows = self.pack.rows if self.pack is not None and records is not None else []
+        if records is not None:
+            self.asked.add("record")
+        hasher = blake3()
+        for start, end, first, behind in _stretches(rows):
+            try:
+                data = self._storage.get_once(self._name, start, end - start)
+            except (Damaged, StorageError) as error:
+                self._add("read", error.kind, error.message)
+                self._read_singly(records, range(first, len(rows)))
+                return
+            self.bytes_read += len(data)
+            hasher.update(data)
+            if records is not None and first < behind:
+                view = memoryview(data)
+                for number in range(first, behind):
+                    at = rows[number].offset - start
+                    self._note(
+                        number,
+                        records.check(number, view[at : at + rows[number].stored_size], behind),
+                    )
+            if len(data) < end - start:  # the end of the file; records behind it are cut off
+                if records is not None:
+                    for number in range(behind, len(rows)):
+                        self._note(number, records.check(number, b""))
+                break
+        self.asked.add("name")
+        found = hasher.hexdigest()
+        if found != self._id:
+            text = f"pack {self._id[:12]}… is damaged: its bytes hash to {found[:12]}…"
+            self._add("name", "pack", text)
+
+    def _read_singly(self, records: _Records | None, numbers: Sequence[int]) -> None:
+        """Check one by one what could not be read in one go."""
+        if records is None or self.pack is None:
+            return
+        for number in numbers:
+            row = self.pack.rows[number]
+            try:
+                payload = self._storage.get_once(self._name, row.offset, row.stored_size)
+            except (Damaged, StorageError) as error:
+                self._note(number, f"record {number}: {error.message}")
+            else:
+                self.bytes_read += len(payload)
+                self._note(number, records.check(number, payload))
+
+    def _note(self, number: int, text: str) -> None:
+        if text:
+            self._add("record", "data", text, number)
+
+
+def _stretches(rows: Sequence[RecordRow]) -> Iterator[tuple[int, int, int, int]]:
+    """Cut a pack of any length into reads: start, end, and the records that are wholly inside.
+
+    Each ends where a record does, so that no bytes need to be kept for the next one.
+    """
+    start = number = 0
+    while True:
+        end = start + _READ
+        first = number
+        while number < len(rows) and rows[number].offset + rows[number].stored_size <= end:
+            number += 1
+        if number < len(rows) and rows[number].offset < end:
+            if number == first:  # one that is longer than what is read in one go
+                row = rows[number]
+                number += 1
+                end = row.offset + row.stored_size
+            else:
+                end = rows[number - 1].offset + rows[number - 1].stored_size
+        yield start, end, first, number
+        start = end
+
+
+def _whole_record(pack: Pack, record: int) -> Place:
+    """Return the place of a record, as of one object that fills it."""
+    row = pack.rows[record]
+    size = row.raw_size
+    return Place(
+        pack.id, record, row.offset, row.stored_size, size, row.codec, row.depth, 0, size, 0
+    )
 
 
 def check_pack(
-    repository: ObjectRepository, codec: Compressor, pack_id: str, size: int, *, read_data: bool
+    repository: ObjectRepository, codec: Compressor, pack_id: str, size: int, depth: Depth
 ) -> PackReport:
-    """Check one pack; every error of the pack becomes a finding."""
-    storage = repository.storage
-    findings: list[Finding] = []
-    scanner: _RecordScanner | None = None
-    object_count = done = 0
-    pack: Pack | None = None
-    try:
-        pack = read_pack(storage, pack_id, size, repository.sealer)
-        for text in pack.damage:
-            findings.append(Finding("pack", f"{text}; the other copy is whole", pack_id))
-        findings += _against_view(repository, pack)
-        object_count = sum(len(row.objects) // 37 for row in pack.rows)
-        if read_data:
-            scanner = _RecordScanner(pack, repository, codec)
-    except (Damaged, StorageError, UnsupportedFormat) as error:
-        findings.append(Finding(error.kind, error.message, pack_id))
+    """Check one pack; every error of the pack becomes a problem.
 
-    def take(data: bytes) -> None:
-        nonlocal done
-        done += len(data)
-        if scanner is not None:
-            scanner.feed(data)
+    Footers alone are compared with the view, which must be right before records are read. A pack
+    whose name is wrong is always looked at record by record, to say what it costs.
+    """
+    look = _Look(repository, codec, pack_id, size, depth)
+    first, asked, bytes_read = look.problems, look.asked, look.bytes_read
+    problems: dict[tuple[str, int | None], Problem] = {}
+    transient: dict[tuple[str, int | None], Problem] = {}
+    if first:
+        repository.storage.drop_cached(pack_name(pack_id))
+        repository.reader.forget()  # bases of deltas, too
+        look = _Look(repository, codec, pack_id, size, Depth.DATA if depth else depth)
+        bytes_read += look.bytes_read
+        for key, problem in (first | look.problems).items():
+            # What one of the two reads did not get to has no say in what the other found.
+            seen_once = (key not in look.problems and key[0] in look.asked) or (
+                key not in first and key[0] in asked
+            )
+            (transient if seen_once else problems)[key] = problem
+    found = list(problems.values())
+    object_count = 0
+    if look.pack is not None:
+        if depth == Depth.FOOTERS:
+            found += _against_view(repository, look.pack)
+        object_count = count_objects(look.pack)
+    verified = depth == Depth.DATA and not first
+    return PackReport(
+        pack_id,
+        bytes_read,
+        object_count,
+        found,
+        list(transient.values()),
+        look.pack is not None,
+        verified,
+    )
 
-    found = ""
-    try:
-        found = hash_file(storage, pack_name(pack_id), take)
-    except (Damaged, StorageError) as error:
-        findings.append(Finding(error.kind, error.message, pack_id))
-    if found and found != pack_id:
-        text = f"pack {pack_id[:12]}… is damaged: its bytes hash to {found[:12]}…"
-        findings.insert(0, Finding("pack", text, pack_id))
-    bad_ids: list[bytes] = []
-    if scanner is not None:
-        scanner.finish(storage)
-        findings += [Finding("data", text, pack_id) for text in scanner.texts]
-        bad_ids = scanner.bad_ids
-    return PackReport(pack_id, done, object_count, findings, bad_ids)
 
-
-def _against_view(repository: ObjectRepository, pack: Pack) -> list[Finding]:
+def _against_view(repository: ObjectRepository, pack: Pack) -> list[Problem]:
     """Compare a pack's footer with what the view says of it."""
-    index = repository.index
-    wrong = 0
-    rows = [
-        (record, row, object_id)
-        for record, row in enumerate(pack.rows)
-        for object_id, _, _ in row.object_rows()
-    ]
-    for start in range(0, len(rows), _ASKED):
-        part = rows[start : start + _ASKED]
-        places = index.find_many([object_id for _, _, object_id in part])
-        for (record, row, object_id), place in zip(part, places, strict=True):
-            if place is None or place.pack_id != pack.id or place.record != record:
-                every = index.find(object_id)
-                place = next(
-                    (at for at in every if (at.pack_id, at.record) == (pack.id, record)), None
-                )
-            expected = (row.offset, row.stored_size, row.raw_size, row.codec)
-            if (
-                place is None
-                or (place.offset, place.stored_size, place.raw_size, place.codec) != expected
-            ):
-                wrong += 1
+    wrong = repository.index.count_differing(pack)
     if not wrong:
         return []
     text = f"the index disagrees with pack {pack.id[:12]}… on {wrong} objects"
-    return [Finding("index", text, pack.id)]
+    return [Problem("index", text)]

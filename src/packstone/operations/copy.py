@@ -15,7 +15,8 @@ import msgspec
 
 from packstone.codec.compression import Compressor
 from packstone.errors import ObjectMissing, StorageFull, UsageError
-from packstone.operations.check_packs import check_pack
+from packstone.operations.check_damage import Damage
+from packstone.operations.check_packs import Depth, check_pack
 from packstone.operations.copy_objects import Missing, ObjectCopier, find_missing
 from packstone.operations.recut import Recutter
 from packstone.operations.results import Finding
@@ -209,8 +210,9 @@ def _verify(target: ObjectRepository, rows: Sequence[SnapshotRow], result: CopyR
         text = f"{marker.missing} chunks are in no pack"
         result.errors.append(Finding("chunk", text, None, tuple(row.id for row in rows)))
     codec = Compressor(target.config.level)
+    damage = Damage()
     for pack_id, size, _kind, _count in target.index.counts():
         if marker.marks.count(pack_id):
-            report = check_pack(target, codec, pack_id, size, read_data=True)
-            result.errors += report.findings
+            damage.add_report(check_pack(target, codec, pack_id, size, Depth.DATA))
             result.packs_verified += 1
+    result.errors += damage.findings()

@@ -19,6 +19,7 @@ from packstone.model import KIB, MIB
 from packstone.operations import (
     browse,
     check,
+    check_choice,
     copy,
     forget,
     keys,
@@ -29,6 +30,9 @@ from packstone.operations import (
     stats,
 )
 from packstone.operations.options import RestoreOptions, SnapshotOptions
+from packstone.operations.repair_index import RepairIndexResult, repair_index
+from packstone.operations.repair_packs import RepairPacksResult, repair_packs
+from packstone.operations.repair_snapshots import RepairSnapshotsResult, repair_snapshots
 from packstone.operations.results import (
     CheckResult,
     ListedEntry,
@@ -427,10 +431,65 @@ class Repository:
             threads=self._threads,
         )
 
+    def repair_index(self, *, force: bool = False) -> RepairIndexResult:
+        """Compare the index with the packs' footers and make it anew where it is wrong.
+
+        With `force` it is made anew in any case, unopened. Raises Damaged where only the index
+        tells what is in a pack, StorageError.
+        """
+        return repair_index(self._objects, force=force)
+
+    def repair_packs(
+        self,
+        packs: Sequence[str] = (),
+        *,
+        source: Repository | None = None,
+        progress: ProgressFunction | None = None,
+    ) -> RepairPacksResult:
+        """Save what can be read of damaged packs, put these away, and say what is lost.
+
+        `packs` are the beginnings of ids, by default all are read. From `source`, a copy of this
+        repository or one of its family, comes what is damaged or missing. Nothing is deleted.
+        Raises UsageError, RepositoryLocked while others work, StorageError.
+        """
+        return repair_packs(
+            self._objects,
+            packs=packs,
+            other=None if source is None else source._objects,
+            threads=self._threads,
+            progress=progress,
+        )
+
+    def repair_snapshots(
+        self, snapshots: Sequence[str] = (), *, forget: bool = False, dry_run: bool = False
+    ) -> RepairSnapshotsResult:
+        """Write snapshots that have lost something again, without it and saying so.
+
+        The old ones stay until `forget` moves them to quarantine. Raises UsageError, Damaged,
+        RepositoryLocked while others work, StorageError.
+        """
+        return repair_snapshots(self._objects, snapshots=snapshots, forget=forget, dry_run=dry_run)
+
     def check(
-        self, *, read_data: bool = False, progress: ProgressFunction | None = None
+        self,
+        *,
+        read_data: bool = False,
+        subset: str | int | None = None,
+        max_seconds: float | None = None,
+        packs: Sequence[str] = (),
+        progress: ProgressFunction | None = None,
     ) -> CheckResult:
-        """Verify names, footers, index, trees and chunks; with `read_data` every object."""
+        """Verify names, footers, index, trees and chunks; with `read_data` every object.
+
+        `subset` reads the data of a part of the packs: `5%` of the bytes, a number of bytes, or
+        `2/7`, the second of seven parts. `max_seconds` reads for that long, what was verified
+        longest ago first; `packs` reads those whose ids begin so, and checks nothing else.
+        """
         return check.check_repository(
-            self._objects, read_data=read_data, threads=self._threads, progress=progress
+            self._objects,
+            read_data=read_data,
+            choice=check_choice.Choice(subset, max_seconds, packs),
+            threads=self._threads,
+            progress=progress,
+            clock=self._clock,
         )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from packstone.errors import Damaged, ObjectMissing, PackstoneError
 from packstone.model import Buffer, ObjectType
+from packstone.repository.ancestry import Ancestry
+from packstone.repository.attempt import REFUSED
 from packstone.repository.index import Index
 from packstone.repository.places import Place
 from packstone.repository.reader import ObjectReader
@@ -73,9 +75,9 @@ def read_range(
     A record that is damaged here is looked for in other places.
     """
     try:
-        records: Iterator[tuple[Place, memoryview]] = reader.read_range(part.places)
-        for place, payload in records:
-            yield from _record(reader, place, payload, part.wanted[place.record])
+        ancestry = reader.ancestry(part.places)
+        for place, payload in reader.read_range(part.places):
+            yield from _record(reader, place, payload, ancestry, part.wanted[place.record])
     except (ObjectMissing, Damaged):  # of the read itself: record by record, then
         for chunks in part.wanted.values():
             for chunk_id, _place in chunks:
@@ -83,11 +85,15 @@ def read_range(
 
 
 def _record(
-    reader: ObjectReader, place: Place, payload: memoryview, chunks: Sequence[tuple[bytes, Place]]
+    reader: ObjectReader,
+    place: Place,
+    payload: memoryview,
+    ancestry: Ancestry,
+    chunks: Sequence[tuple[bytes, Place]],
 ) -> Iterator[tuple[bytes, Buffer | PackstoneError]]:
     try:
-        raw = memoryview(reader.decode(place, payload))
-    except Damaged:
+        raw = memoryview(reader.decode(place, payload, ancestry))
+    except REFUSED:
         for chunk_id, _place in chunks:
             yield chunk_id, read_anywhere(reader, chunk_id)
         return
@@ -105,5 +111,5 @@ def read_anywhere(reader: ObjectReader, chunk_id: bytes) -> Buffer | PackstoneEr
     """Return a chunk from any other place, or why there is none."""
     try:
         return reader.get(ObjectType.CHUNK, chunk_id)
-    except (Damaged, ObjectMissing) as error:
+    except REFUSED as error:
         return error

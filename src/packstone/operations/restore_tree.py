@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from packstone.errors import Damaged, ObjectMissing, TargetError
 from packstone.filesystem.confine import Target, TargetDirectory
-from packstone.model import Entry
+from packstone.model import Entry, Flag
 from packstone.operations.options import RestoreOptions
 from packstone.operations.owners import Owners
 from packstone.operations.restore_files import FileRestorer, RestoredFile
@@ -158,10 +158,16 @@ class TreeRestorer:
         except Damaged as error:
             self._files.problem(path, error.message)
             return None
+        lost = entry.extras is not None and bool(entry.extras.flags & Flag.LOST)
         if entry.content is None and not stat.S_ISFIFO(entry.mode):
-            if not stat.S_ISSOCK(entry.mode):  # a socket without its process is worth nothing
+            if lost:
+                text = "its content was lost in the repository; left out"
+                self._files.problem(path, text)
+            elif not stat.S_ISSOCK(entry.mode):  # a socket without its process is worth nothing
                 self._files.problem(path, "could not be read when the snapshot was taken; left out")
             return None
+        if lost:
+            self._files.problem(path, "some of its entries were lost in the repository")
         return self._owners.here(entry)
 
     def _place(self, directory: TargetDirectory, entry: Entry, path: bytes) -> None:

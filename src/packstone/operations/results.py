@@ -86,23 +86,45 @@ class RestoreResult:
 
 
 class Finding(NamedTuple):
-    """One thing `check` found wrong, and what it hits."""
+    """One thing `check` found wrong, and what it hits: all of the paths in each of the snapshots.
+
+    One that is `transient` was there at one of two reads: nothing is lost, the way to it is bad.
+    """
 
     kind: str
     message: str
     pack: str | None = None
     snapshots: tuple[str, ...] = ()
     paths: tuple[bytes, ...] = ()
+    record: int | None = None
+    transient: bool = False
+
+
+class Verified(NamedTuple):
+    """How much of a repository was ever read and found whole; `oldest_ns` is 0 without any."""
+
+    packs: int
+    bytes: int
+    oldest_ns: int
 
 
 @dataclass(slots=True)
 class CheckResult:
-    """What `check` looked at and found."""
+    """What `check` looked at and found.
+
+    `orphans` counts packs of which no snapshot needs anything, None where that was not asked or
+    cannot be told. `notes` say what is no error. `verified` is None unless data was read.
+    """
 
     errors: list[Finding] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    packs_checked: int = 0
+    notes: list[str] = field(default_factory=list)
+    packs_checked: int = 0  # read from beginning to end
+    packs_total: int = 0
+    bytes_total: int = 0  # of all packs
     bytes_read: int = 0
+    orphans: int | None = None
+    verified: Verified | None = None
     snapshots_checked: int = 0
     objects_checked: int = 0
     seconds: float = 0.0

@@ -35,7 +35,7 @@ from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import find_parent, resolve
 from packstone.repository.trees import DirectoryWriter
 from packstone.repository.writer import ObjectWriter
-from packstone.storage.local import LocalStorage
+from packstone.storage.base import as_directory
 from packstone.version import VERSION
 
 _PATIENCE = 2  # seconds that a command may take to end after it was asked to
@@ -168,8 +168,9 @@ def take_snapshot(
             hint="Nothing was committed",
         )
     rules = options.rules
-    if isinstance(repository.storage, LocalStorage):
-        own = os.stat(repository.storage.path)
+    directory = as_directory(repository.storage)
+    if directory is not None:
+        own = os.stat(directory.path)
         rules = replace(rules, exclude_paths=(*rules.exclude_paths, (own.st_dev, own.st_ino)))
     with _session(repository, replace(options, rules=rules), sources) as session:
         builder = TreeBuilder(session.store, session.parent, session.options, session.result)

@@ -91,7 +91,7 @@ class BaseFinder:
                 continue
             for each in self._ancestors(cuts, source):
                 bases.setdefault(each.id, Base(each.id, each.depth, number))
-            if source.depth < self._max_depth:
+            if source.depth < self._max_depth and source.id != chunk_id:
                 near.append(Base(source.id, source.depth, number))
         bases.pop(chunk_id, None)
         found = list(bases.values())[:_MOST_CANDIDATES]

@@ -224,6 +224,20 @@ class CachedStorage(Storage):
         """Begin a large file; what was uploaded stays in the cache as long as there is room."""
         return _KeptSpool(self.inner.spool(), self._disk)
 
+    def keep(self, name: str, new_name: str) -> None:
+        """Give a file a second name; raises ObjectMissing."""
+        self.inner.keep(name, new_name)
+
+    def move(self, name: str, new_name: str) -> None:
+        """Give a file another name instead of its own; raises ObjectMissing."""
+        self.inner.move(name, new_name)
+        self._disk.forget(name)
+
+    def drop_cached(self, name: str) -> bool:
+        """Let the next read of a name come from the store."""
+        self._disk.forget(name)
+        return True
+
     # -- deleting ---------------------------------------------------------------------------
 
     def delete(self, name: str) -> None:

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Any
 
 from packstone.repository.packs import KEYS, RecordRow
-from packstone.repository.places import PLACE, RECORD, Cut
+from packstone.repository.places import NUMBER, RECORD, Cut, keys_of, places_in
 
 CUTS, BASES = b"cuts", b"bases"
 # the chunk that ends at the cut, the one that starts there: pack number, record number each
@@ -67,6 +67,28 @@ def put_bases(transaction: Any, database: Any, number: int, rows: Iterable[Recor
             transaction.put(RECORD.pack(number, record), b"".join(row.bases), db=database)
 
 
+def drop_bases(transaction: Any, database: Any, number: int) -> None:
+    """Drop what the deltas of a pack stand on."""
+    with transaction.cursor(db=database) as cursor:
+        found = cursor.set_range(RECORD.pack(number, 0))
+        while found and bytes(cursor.key()[: NUMBER.size]) == NUMBER.pack(number):
+            found = cursor.delete()  # and stands on the next
+
+
+def drop_cuts(transaction: Any, database: Any, number: int, rows: bytes) -> int:
+    """Drop the chunks of a pack from their cuts, where no later ones have come; count the cuts."""
+    keys = sorted(keys_of(rows))
+    for key in map(_KEY.pack, keys):
+        left, right = sides = _sides(transaction.get(key, db=database))
+        left = _NOBODY if left[0] == number else left
+        right = _NOBODY if right[0] == number else right
+        if (left, right) == (_NOBODY, _NOBODY):
+            transaction.delete(key, db=database)
+        elif (left, right) != sides:
+            transaction.put(key, _SIDES.pack(*left, *right), db=database)
+    return len(keys)
+
+
 def find_hanging(
     transaction: Any,
     databases: dict[bytes, Any],
@@ -78,6 +100,8 @@ def find_hanging(
     """
     by_depth: dict[int, list[tuple[int, int]]] = {}
     for key, _ids in transaction.cursor(db=databases[BASES]):
+        if len(key) != RECORD.size:
+            continue
         place = RECORD.unpack(key)
         depth = depth_of(*place)
         if depth is not None:
@@ -88,7 +112,7 @@ def find_hanging(
             ids = split_ids(bytes(transaction.get(RECORD.pack(*place), db=databases[BASES])))
             for base_id in ids:
                 value = transaction.get(base_id, b"", db=databases[b"objects"])
-                found = [each[:2] for each in PLACE.iter_unpack(value)]
+                found = [each[:2] for each in places_in(value)]
                 depths = [depth_of(*each) for each in found if each not in dead]
                 if not any(each is not None and each < depth for each in depths):
                     dead.add(place)

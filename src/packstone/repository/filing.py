@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any
 
-from packstone.repository.cuts import BASES, CUTS, put_bases, put_cuts
+from packstone.repository.cuts import BASES, CUTS, drop_bases, drop_cuts, put_bases, put_cuts
 from packstone.repository.packs import Pack
 from packstone.repository.places import NUMBER, PLACE, live, record_rows, split_places
 from packstone.repository.view import View
@@ -47,6 +47,16 @@ class Filing:
             put_cuts(transaction, self._view.databases[CUTS], rows[start : start + RELEASED])
             self._view.looked_up(RELEASED)
 
+    def drop_cuts(self, transaction: Any, number: int) -> None:
+        """Drop a pack's chunks at their cuts, before the pack itself."""
+        databases = self._view.databases
+        rows = bytes(transaction.get(NUMBER.pack(number), b"", db=databases[PACKS]))
+        self._view.looked_up(drop_cuts(transaction, databases[CUTS], number, rows))
+
+    def drop_bases(self, transaction: Any, number: int) -> None:
+        """Drop what the deltas of a pack stand on, behind the pack itself."""
+        drop_bases(transaction, self._view.databases[BASES], number)
+
     def put_ids(self, transaction: Any, ids: dict[int, tuple[bytes, bytes]]) -> None:
         """Make packs known, but for those that another process took up meanwhile."""
         numbers = self._view.databases[NUMBERS]
@@ -69,8 +79,8 @@ class Filing:
         for start in range(0, len(places), RELEASED):
             for key, place in places[start : start + RELEASED]:
                 if not put(key, place, overwrite=False, db=objects):
-                    old = bytes(transaction.get(key, db=objects))
-                    if place in split_places(old):  # bytes alone may agree across two places
+                    old = b"".join(there := split_places(bytes(transaction.get(key, db=objects))))
+                    if place in there:  # bytes alone may agree across two places
                         continue
                     if len(old) >= _CROWDED * PLACE.size:
                         # Only then: a number unknown here may be one that another process

@@ -1,69 +1,75 @@
-"""Read the footers of many packs: one after the other, or many at once where each wait is long."""
+"""Compare what the view says with footers: is it the view that is wrong, or a pack?
+
+Keeps the last footers it read: many objects of one pack may be asked about. Reads only.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import OrderedDict
 
 from packstone.codec.encryption import Sealer
-from packstone.errors import Damaged
-from packstone.model import KIB
+from packstone.errors import Damaged, ObjectMissing, UnsupportedFormat
+from packstone.repository.index import Index
 from packstone.repository.layout import pack_name
-from packstone.repository.packs import Pack, Ranges, read_pack
+from packstone.repository.packs import Pack, read_pack
+from packstone.repository.places import Place
 from packstone.storage.base import Storage
 
-_AT_ONCE = 16
-_TAIL = 128 * KIB  # what one request reads of a pack: most footers are shorter
+_KEPT = 200_000  # records and objects in the footers that are kept, or one footer
 
 
-def read_packs(
-    storage: Storage, pack_ids: Sequence[str], sizes: Mapping[str, int], sealer: Sealer
-) -> Iterator[Pack | Damaged]:
-    """Yield each pack as its footer tells it, or what is wrong with both copies of that."""
-    if not storage.is_far:
-        for pack_id in pack_ids:
-            yield _read(storage, pack_id, sizes[pack_id], sealer)
-        return
-    waiting: deque[Future[Pack | Damaged]] = deque()
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="footers") as pool:
-        try:
-            for pack_id in pack_ids:
-                size = sizes[pack_id]
-                tail = _Tail(storage, pack_id, size)
-                waiting.append(pool.submit(_read, tail, pack_id, size, sealer, from_end=True))
-                if len(waiting) >= 4 * _AT_ONCE:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+class Footers:
+    """The footers of some packs; for one thread."""
 
-
-def _read(
-    storage: Ranges, pack_id: str, size: int, sealer: Sealer, *, from_end: bool = False
-) -> Pack | Damaged:
-    try:
-        return read_pack(storage, pack_id, size, sealer, from_end=from_end)
-    except Damaged as error:
-        return error
-
-
-class _Tail:
-    """One pack whose end was read in one request; reads of it need no other."""
-
-    def __init__(self, storage: Storage, pack_id: str, size: int) -> None:
+    def __init__(self, storage: Storage, index: Index, sealer: Sealer) -> None:
         self._storage = storage
-        self._name = pack_name(pack_id)
-        self._start = max(0, size - _TAIL)
-        self._data: bytes | None = None
+        self._index = index
+        self._sealer = sealer
+        self._packs: OrderedDict[str, tuple[Pack | None, int]] = OrderedDict()
+        self._size = 0
 
-    def get_range(self, name: str, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`, from the end of the pack if they lie there."""
-        if offset < self._start:
-            return self._storage.get_once(name, offset, size)
-        if self._data is None:
-            self._data = self._storage.get_once(self._name, self._start, _TAIL)
-        at = offset - self._start
-        return self._data[at : at + size]
+    def agree(self, object_id: bytes, place: Place) -> bool:
+        """Return whether the pack's own footer says what the view says of a place.
+
+        Of a pack whose footer cannot be read, nothing is known against the view.
+        """
+        pack = self._pack(place.pack_id)
+        if pack is None:
+            return True
+        try:
+            if (pack.kind, pack.salt) != self._index.kind_and_salt(place.pack_id):
+                return False
+        except ObjectMissing:
+            return False
+        if place.record >= len(pack.rows):
+            return False
+        row = pack.rows[place.record]
+        stated = (row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
+        said = (place.offset, place.stored_size, place.raw_size, place.codec, place.depth)
+        if stated != said or row.bases != self._index.bases(place.pack_id, place.record):
+            return False
+        inner = 0
+        for found_id, size, _type in row.object_rows():
+            if (found_id, inner, size) == (object_id, place.inner_offset, place.size):
+                return True
+            inner += size
+        return False
+
+    def _pack(self, pack_id: str) -> Pack | None:
+        kept = self._packs.get(pack_id)
+        if kept is not None:
+            self._packs.move_to_end(pack_id)
+            return kept[0]
+        pack: Pack | None = None
+        size = 1
+        try:
+            stored_size = self._storage.size(pack_name(pack_id))
+            pack = read_pack(self._storage, pack_id, stored_size, self._sealer)
+            size = sum(1 + len(row.objects) // 37 for row in pack.rows)
+        except (Damaged, ObjectMissing, UnsupportedFormat):
+            pass  # the pack is at fault, not the view
+        self._packs[pack_id] = (pack, size)
+        self._size += size
+        while self._size > _KEPT and len(self._packs) > 1:
+            self._size -= self._packs.popitem(last=False)[1][1]
+        return pack

@@ -7,16 +7,24 @@ there. Deleting it loses nothing (docs/format.md §1).
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
+from packstone.model import ID_SIZE
+from packstone.repository.agreement import (
+    count_misplaced,
+    count_objects,
+    differing_records,
+    parts,
+)
 from packstone.repository.cuts import (
     BASES,
     CUT_KEY,
@@ -28,8 +36,8 @@ from packstone.repository.cuts import (
     split_ids,
 )
 from packstone.repository.filing import META, NUMBERS, OBJECTS, PACKS, RELEASED, Filing
-from packstone.repository.footers import read_packs
 from packstone.repository.layout import list_ids
+from packstone.repository.pack_reading import read_packs
 from packstone.repository.packs import OBJECT, Pack
 from packstone.repository.places import (
     NUMBER,
@@ -41,13 +49,17 @@ from packstone.repository.places import (
     cut_of,
     live,
     pack_value,
+    places_in,
     places_of,
     record_of,
     record_sizes,
 )
+from packstone.repository.recall import Remembered, objects_in, recalled
 from packstone.repository.spill import SpillSorter
 from packstone.repository.view import Reading, open_view
 from packstone.storage.base import Storage
+
+T = TypeVar("T")
 
 VERSION = b"packstone index 4"
 # Objects per transaction: smaller ones multiply the bytes written. In a large tree each object
@@ -87,7 +99,10 @@ class Index:
         meta = self._view.databases[META]
         known = bytes(transaction.get(b"version", b"", db=meta))
         owner = bytes(transaction.get(b"repository", b"", db=meta))
-        if (known, owner) != (VERSION, self._repository_id):
+        numbers = transaction.cursor(db=self._view.databases[NUMBERS])
+        if (known, owner) != (VERSION, self._repository_id) or any(
+            (len(pack_id), len(value)) != (ID_SIZE, PACK.size) for pack_id, value in numbers
+        ):
             self._empty(transaction)
 
     def _empty(self, transaction: Any) -> None:
@@ -257,7 +272,7 @@ class Index:
             cuts.close()
         self._write(partial(self._file_ids, ids=ids))
 
-    def _forget(self, numbers: Iterable[int]) -> None:
+    def _forget(self, numbers: Sequence[int]) -> None:
         """Drop packs; their objects' places count as absent from then on."""
 
         def change(transaction: Any) -> None:
@@ -272,7 +287,12 @@ class Index:
             self._lose(transaction)
 
         with self._writing:
+            # One at a time: each is as large as a pack may be.
+            for number in numbers:
+                self._write(partial(self._filing.drop_cuts, number=number))
             self._write(change)
+            for number in numbers:
+                self._write(partial(self._filing.drop_bases, number=number))
 
     def add(self, pack: Pack) -> list[Pack]:
         """Take up a durable pack; return the packs that were written to the view with it."""
@@ -355,7 +375,9 @@ class Index:
                     value = get(object_id, db=objects)
                     if value is None:
                         found.append(False)
-                    elif int.from_bytes(value[:4], "little") in numbers:
+                    elif len(value) == PLACE.size and (
+                        int.from_bytes(value[:4], "little") in numbers
+                    ):
                         found.append(True)
                     else:
                         found.append(bool(live(bytes(value), numbers)))
@@ -383,7 +405,7 @@ class Index:
     def _every(self, transaction: Any, object_id: bytes) -> list[Place]:
         value = bytes(transaction.get(object_id, b"", db=self._view.databases[OBJECTS]))
         places: list[Place] = []
-        for number, record, inner, size, at in PLACE.iter_unpack(value):
+        for number, record, inner, size, at in places_in(value):
             row = self._row(transaction, number, record)
             pack_id = self._numbers.get(number)  # another thread may just have followed
             if row is not None and pack_id is not None:
@@ -395,22 +417,31 @@ class Index:
         found: list[Place | None] = []
         for part in _parts(ids):
             with self._reading() as transaction:
-                found += [self._best(transaction, object_id) for object_id in part]
+                found += self._best(transaction, part)
             self._view.looked_up(len(part))
         return found
 
-    def _best(self, transaction: Any, object_id: bytes) -> Place | None:
-        value = transaction.get(object_id, db=self._view.databases[OBJECTS])
-        best: Place | None = None
-        if value is not None:
-            for number, record, inner, size, at in PLACE.iter_unpack(value):
-                row = self._row(transaction, number, record)
+    def _best(self, transaction: Any, ids: Sequence[bytes]) -> Iterator[Place | None]:
+        """Yield the place of least depth of each id; a pack's rows are fetched once for many."""
+        objects = self._view.databases[OBJECTS]
+        get = transaction.get
+        rows_of: dict[int, bytes | None] = {}
+        for object_id in ids:
+            best: Place | None = None
+            for number, record, inner, size, at in places_in(get(object_id, b"", db=objects)):
+                if number not in rows_of:
+                    if len(rows_of) == _CACHED_PACKS:
+                        rows_of.clear()
+                    rows_of[number] = self._rows_of(transaction, number)
+                rows = rows_of[number]
+                row = None if rows is None else record_of(rows, record)
+                pack_id = self._numbers.get(number)  # another thread may just have followed
+                if row is None or pack_id is None:
+                    continue
                 # The newest of equal depth: what a prune wrote, not what it will sweep.
-                if row is not None and (best is None or row[4] <= best.depth):
-                    pack_id = self._numbers.get(number)
-                    if pack_id is not None:
-                        best = Place(pack_id, record, *row, inner, size, at)
-        return best
+                if best is None or row[4] <= best.depth:
+                    best = Place(pack_id, record, *row, inner, size, at)
+            yield best
 
     def _row(
         self, transaction: Any, number: int, record: int
@@ -438,6 +469,52 @@ class Index:
                 self._rows.popitem(last=False)
         return rows
 
+    def count_differing(self, pack: Pack) -> int:
+        """Return how many objects of a pack the view has otherwise than the footer says."""
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack.id), db=databases[NUMBERS])
+            number = 0 if value is None else PACK.unpack(value)[0]
+            rows = self._rows_of(transaction, number)
+            if rows is None or bytes(value) != pack_value(number, pack):
+                return count_objects(pack)
+            differing = differing_records(transaction, databases, number, rows, pack)
+        count = 0
+        for part in parts(number, pack):
+            with self._reading() as transaction:
+                count += count_misplaced(transaction, databases, part, differing)
+            self._view.looked_up(len(part))
+        return count
+
+    def recall(self, pack_id: str) -> Pack | None:
+        """Return what the view knows of a pack, None if it does not know it.
+
+        Reads the whole view. Of metadata it does not know which objects are trees.
+        """
+        databases = self._view.databases
+        with self._reading() as transaction:
+            value = transaction.get(bytes.fromhex(pack_id), db=databases[NUMBERS])
+            if value is None:
+                return None
+            value = bytes(value)
+            number = PACK.unpack(value)[0]
+        objects: list[Remembered] = []
+        last, more = b"", True
+        while more:
+            more = False
+            with self._reading() as transaction:
+                for object_id, found in objects_in(transaction, databases, number, last):
+                    more = True
+                    objects += found
+                    last = object_id
+            last += b"\0"
+            self._view.looked_up(RELEASED)
+        with self._reading() as transaction:
+            rows = self._rows_of(transaction, number)
+            if rows is None:
+                return None
+            return recalled(transaction, databases, pack_id, value, rows, objects)
+
     # -- chunks by their cuts ---------------------------------------------------------------
 
     @contextmanager
@@ -452,7 +529,7 @@ class Index:
             def find(chunk_id: bytes) -> Cut | None:
                 value = transaction.get(chunk_id, db=self._view.databases[OBJECTS])
                 best: Cut | None = None
-                for number, record, *_ in PLACE.iter_unpack(value or b""):
+                for number, record, *_ in places_in(value or b""):
                     found = chunk(number, record)
                     if found is not None and (best is None or found.depth < best.depth):
                         best = found
@@ -469,6 +546,24 @@ class Index:
                 return []
             key = RECORD.pack(PACK.unpack(value)[0], record)
             return split_ids(bytes(transaction.get(key, b"", db=databases[BASES])))
+
+    def bases_of(self, records: Sequence[tuple[str, int]]) -> list[list[bytes]]:
+        """Return for each (pack id, record) what `bases` does."""
+        found: list[list[bytes]] = []
+        databases = self._view.databases
+        for part in _parts(records):
+            with self._reading() as transaction:
+                get = transaction.get
+                numbers: dict[str, int] = {}
+                for pack_id, record in part:
+                    number = numbers.get(pack_id)
+                    if number is None:
+                        value = get(bytes.fromhex(pack_id), db=databases[NUMBERS])
+                        number = numbers[pack_id] = 0 if value is None else PACK.unpack(value)[0]
+                    ids = get(RECORD.pack(number, record), b"", db=databases[BASES])
+                    found.append(split_ids(bytes(ids)))
+            self._view.looked_up(len(part))
+        return found
 
     def kind_and_salt(self, pack_id: str) -> tuple[int, bytes]:
         """Return the kind and the salt of a pack; raises ObjectMissing where it is unknown."""
@@ -513,13 +608,14 @@ class Index:
                 cursor = transaction.cursor(db=self._view.databases[OBJECTS])
                 if not cursor.set_range(start):
                     return count
-                for row, (key, value) in enumerate(cursor):
-                    start = bytes(key)
-                    if row >= RELEASED:
-                        break
-                    count += len(live(bytes(value), numbers)) // PLACE.size
-                else:
+                rows = list(itertools.islice(cursor, RELEASED + 1))
+                places = b"".join(
+                    [value for _key, value in rows[:RELEASED] if not len(value) % PLACE.size]
+                )
+                count += sum([place[0] in numbers for place in PLACE.iter_unpack(places)])
+                if len(rows) <= RELEASED:
                     return count
+                start = bytes(rows[RELEASED][0])
             self._view.looked_up(RELEASED)
 
     def size(self) -> int:
@@ -553,7 +649,7 @@ class Index:
         self._view.close()
 
 
-def _parts(ids: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+def _parts(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cut many look-ups into short transactions."""
     for start in range(0, len(ids), _LOOKED_UP):
         yield ids[start : start + _LOOKED_UP]

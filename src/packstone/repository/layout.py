@@ -83,8 +83,13 @@ def snapshot_name(snapshot_id: str) -> str:
     return f"snapshots/{snapshot_id}"
 
 
+def history_name(object_id: str) -> str:
+    """Return the stored name of an object of the history, given its id in hexadecimal."""
+    return f"history/{object_id}"
+
+
 def list_ids(storage: Storage, prefix: str) -> Iterator[tuple[str, int]]:
-    """Yield (hexadecimal id, size) of the packs, snapshots or key slots that are there."""
+    """Yield (hexadecimal id, size) of the packs, snapshots and so on that are there."""
     for name, size in storage.list(prefix):
         last = name.rpartition("/")[2]
         # What lies in another folder is not found under its name, so it is not there.
@@ -92,6 +97,7 @@ def list_ids(storage: Storage, prefix: str) -> Iterator[tuple[str, int]]:
             pack_name(last),
             snapshot_name(last),
             key_name(last),
+            history_name(last),
         ):
             yield last, size
 

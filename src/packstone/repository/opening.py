@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 
 from packstone.repository.locks import HeldLock, Lock, Waiting
-from packstone.storage.base import Storage, open_storage
-from packstone.storage.local import LocalStorage
+from packstone.storage.base import Storage, as_directory, open_storage
 
 
 def storage_at(location: str) -> Storage:
     """Return the storage of the repository at a path or URL; raises UsageError."""
     storage = open_storage(location)
-    return storage if isinstance(storage, LocalStorage) else _cached(storage)
+    return _cached(storage) if storage.is_far else storage
 
 
 def _cached(storage: Storage) -> Storage:
@@ -27,10 +26,11 @@ def take_lock(
     storage: Storage, *, exclusive: bool, keys: bool = False, waiting: Waiting | None = None
 ) -> HeldLock:
     """Take the lock of a repository, or of its key slots; raises RepositoryLocked."""
-    if isinstance(storage, LocalStorage):
+    directory = as_directory(storage)
+    if directory is not None:
         if keys:
-            return Lock(storage, exclusive=exclusive, name="keys", waiting=waiting)
-        return Lock(storage, exclusive=exclusive, waiting=waiting)
+            return Lock(directory, exclusive=exclusive, name="keys", waiting=waiting)
+        return Lock(directory, exclusive=exclusive, waiting=waiting)
     from packstone.repository.cached import CachedStorage
     from packstone.repository.object_locks import ObjectLock
 

@@ -2,7 +2,8 @@
 
 Implements docs/format.md §4 and §10. Never decodes records and never looks at the index.
 Invariants: a footer is returned only when every byte of it was checked; a pack's name is
-computed from what the storage gives back, not from what was meant to be written.
+computed from what the storage gives back, after that was compared with what was meant to be
+written.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from packstone.codec.hashing import checksum
 from packstone.errors import Damaged, StorageError, StorageUnavailable, UnsupportedFormat
 from packstone.model import GIB, KIB, MIB, Buffer, ObjectType, Size, Unsigned16, Unsigned32
 from packstone.repository.layout import pack_name
+from packstone.repository.read_back import Part, read_back
 from packstone.storage.base import Storage
 
 DATA, METADATA = 1, 2
@@ -29,13 +31,15 @@ KINDS_OF_OBJECTS = {DATA: {1}, METADATA: {2, 3}}
 HEADER_SIZE, TRAILER_SIZE, FOOTER_HEAD_SIZE = 128, 64, 64
 MAX_PACK, MAX_FOOTER, MAX_OBJECTS, MAX_BASES, MAX_DEPTH = 8 * GIB, 256 * MIB, 65536, 3, 64
 MAX_RAW_SIZE = 64 * MIB
+# Of the chunks that one delta stands on, directly and through others, each counted once.
+MAX_STANDING = 128 * MIB
 OBJECT = struct.Struct("<32sIB")
 KEYS = struct.Struct("<QQ")  # of a chunk's two cuts
 
 _HEADER = struct.Struct("<8sHBBI16s32sQQ16s")
 _FOOTER = struct.Struct("<8sII16s32s")
 _TRAILER = struct.Struct("<8sQQQ")
-_HEADER_MAGIC, _FOOTER_MAGIC, _TRAILER_MAGIC = b"PKSTPACK", b"PKSTFOOT", b"PKSTTAIL"
+_HEADER_MAGIC, FOOTER_MAGIC, _TRAILER_MAGIC = b"PKSTPACK", b"PKSTFOOT", b"PKSTTAIL"
 _VERSION = 1
 # One bad sector, or a bad stretch of an old disk, must not hit both footers.
 _HELD_BACK = MIB
@@ -111,6 +115,9 @@ class PackWriter:
         self._body_size = 0  # what the footer's body takes at most
         self._numbers = 0  # given to records
         self._failure: StorageError | None = None
+        # Of the records as they were before they were verified: a bit that flips later, in
+        # memory or on the way to the disk, would otherwise become part of the pack's name.
+        self._records = blake3()
         self._spool = storage.spool()
         try:
             self._spool.write(bytes(HEADER_SIZE))
@@ -154,6 +161,7 @@ class PackWriter:
         self._numbers += 1
         # What is held back outlives the caller's buffer; bytes are not copied.
         stored = bytes(self.seal.seal(number, raw_size, codec, payload))
+        self._records.update(stored)
         # The offset is that of a pack without footers; finish() moves what comes after one.
         row = RecordRow(
             self.size,
@@ -197,21 +205,23 @@ class PackWriter:
     def finish(self) -> Pack:
         """Write footers, trailer and header, read the file back for its name, make it durable."""
         self._refuse_spoilt()
+        parts = [Part(HEADER_SIZE), Part(self._written - HEADER_SIZE, is_records=True)]
         if not self._sealer.is_plain and self._written > HEADER_SIZE:
-            self._pad(-self._written % _FIRST_PART)
+            parts.append(self._pad(-self._written % _FIRST_PART))
         footer_offset = self._written
         footer = self._footer()
-        self._write(footer)
+        parts.append(self._write_part(footer))
         for payload in self._tail:
             self._write(payload)
+        parts.append(Part(self._tail_size, is_records=True))
         second = max(self._written, footer_offset + len(footer) + _APART)
         if not self._sealer.is_plain:
             end = len(footer) + TRAILER_SIZE
             second = padme(second + end) - end
-        self._pad(second - self._written)
-        self._write(footer)
+        parts.append(self._pad(second - self._written))
+        parts.append(self._write_part(footer))
         trailer = _TRAILER.pack(_TRAILER_MAGIC, second, len(footer), self._written + TRAILER_SIZE)
-        self._write(trailer + checksum(trailer))
+        parts.append(self._write_part(trailer + checksum(trailer)))
         header = _HEADER.pack(
             _HEADER_MAGIC,
             _VERSION,
@@ -224,18 +234,26 @@ class PackWriter:
             len(footer),
             bytes(16),
         )
-        self._spool.write_at(0, header + checksum(header))
-        pack_id = self._hash()
+        header += checksum(header)
+        self._spool.write_at(0, header)
+        parts[0] = Part(HEADER_SIZE, header)
+        pack_id = read_back(self._spool, parts, self._records.digest())
         self._spool.commit(pack_name(pack_id))
         self._closed = True
         return Pack(pack_id, self.kind, self._salt, self._written, self.rows)
 
-    def _pad(self, size: int) -> None:
+    def _write_part(self, data: bytes) -> Part:
+        self._write(data)
+        return Part(len(data), data)
+
+    def _pad(self, size: int) -> Part:
         """Fill up with what tells nothing."""
-        while size > 0:
-            data = self.seal.padding(self._written, min(size, MIB))
+        left = size
+        while left > 0:
+            data = self.seal.padding(self._written, min(left, MIB))
             self._write(data)
-            size -= len(data)
+            left -= len(data)
+        return Part(size)
 
     def _footer_size(self, body_size: int) -> int:
         return FOOTER_HEAD_SIZE + self.seal.footer_size(body_size) + 32
@@ -262,27 +280,16 @@ class PackWriter:
         size = self.seal.footer_size(len(body))
         if self._footer_size(len(body)) > MAX_FOOTER:
             raise StorageUnavailable(f"a footer of {size} bytes is above what readers take")
-        head = _FOOTER.pack(_FOOTER_MAGIC, size, 0, self._sealer.repository_id, self._salt)
-        stored = self.seal.seal_footer(head, body)
-        if self.seal.open_footer(head, stored) != body:
+        head = _FOOTER.pack(FOOTER_MAGIC, size, 0, self._sealer.repository_id, self._salt)
+        stored = head + self.seal.seal_footer(head, body)
+        stored += checksum(stored)
+        view = memoryview(stored)
+        if self.seal.open_footer(stored[:FOOTER_HEAD_SIZE], view[FOOTER_HEAD_SIZE:-32]) != body:
             raise Damaged(
                 "a footer does not open to what was sealed",
                 hint="Nothing was committed. This points at memory or processor: test them",
             )
-        return head + stored + checksum(head + stored)
-
-    def _hash(self) -> str:
-        hasher = blake3()
-        offset = 0
-        while data := self._spool.read_at(offset, MIB):
-            hasher.update(data)
-            offset += len(data)
-        if offset != self._written:
-            raise Damaged(
-                f"a pack of {self._written} bytes reads back as {offset} bytes",
-                hint="Nothing was committed. Check the repository's disk",
-            )
-        return hasher.hexdigest()
+        return stored
 
     def abandon(self) -> None:
         """Drop the pack; never raises; does nothing after finish()."""
@@ -325,6 +332,23 @@ def read_pack(
         name=name,
         hint=f"Run: packstone check, then restore packs/…/{pack_id[:12]}… from a copy",
     )
+
+
+def read_pack_at(storage: Storage, pack_id: str, size: int, sealer: Sealer, offset: int) -> Pack:
+    """Return what a footer at an offset says, though the file may end before its records do.
+
+    Raises Damaged where there is none, StorageError.
+    """
+    name = pack_name(pack_id)
+    head = storage.get_range(name, offset, _FOOTER.size)
+    footer_size = FOOTER_HEAD_SIZE + int.from_bytes(head[8:12], "little") + 32
+    if len(head) < _FOOTER.size or footer_size > size - offset:
+        raise Damaged(f"{name}: no footer at {offset}", name=name, offset=offset)
+    salt, rows = _read_footer(storage, name, offset, footer_size, sealer)
+    # Where the file should end at the least, its records tell.
+    end = max([HEADER_SIZE, *(row.offset + row.stored_size for row in rows)])
+    kind = _validate(name, 0, rows, end + TRAILER_SIZE, (0, 0))
+    return Pack(pack_id, kind, salt, size, rows, (f"{name}: no way leads to its footers",))
 
 
 _Found = tuple[int, bytes | None, int, int]  # kind, salt, offset and size of a footer; 0 unknown
@@ -373,7 +397,7 @@ def _read_footer(
     if len(data) != size or checksum(data[:-32]) != data[-32:]:
         raise Damaged(f"{name}: the footer at {offset} is damaged", name=name, offset=offset)
     magic, body_size, zero, found_id, salt = _FOOTER.unpack_from(data)
-    if magic != _FOOTER_MAGIC or zero or body_size != size - FOOTER_HEAD_SIZE - 32:
+    if magic != FOOTER_MAGIC or zero or body_size != size - FOOTER_HEAD_SIZE - 32:
         raise Damaged(f"{name}: no footer at {offset}", name=name, offset=offset)
     if found_id != sealer.repository_id:
         raise Damaged(f"{name}: the footer belongs to another repository", name=name)

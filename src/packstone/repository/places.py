@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packstone.model import ID_SIZE
 from packstone.repository.packs import KEYS, OBJECT, Pack, RecordRow
@@ -18,6 +18,7 @@ NUMBER = struct.Struct(">I")
 PACK = struct.Struct(">IQBI32s")  # number, size, kind, count of objects, salt
 # offset, stored size, raw size, codec, depth, lineage, start key, end key, id of its one chunk
 ROW = struct.Struct("<QIIBB2xIQQ32s")
+_HEAD = struct.Struct("<QIIBB")  # what a row begins with
 # pack number, record number, offset in the record, size, number of the object in its pack
 PLACE = struct.Struct("<IIIII")
 RECORD = struct.Struct(">II")  # pack number, record number: the key of a delta's bases
@@ -85,12 +86,21 @@ def record_of(rows: bytes, record: int) -> tuple[int, int, int, int, int] | None
     start = record * ROW.size
     if start + ROW.size > len(rows):
         return None
-    return ROW.unpack_from(rows, start)[:5]
+    return _HEAD.unpack_from(rows, start)
 
 
 def record_sizes(rows: bytes) -> list[tuple[int, int, int]]:
     """Return each record's (stored size, raw size, codec)."""
-    return [row[1:4] for row in ROW.iter_unpack(rows)]
+    return [row[1:4] for row in ROW.iter_unpack(rows[: len(rows) // ROW.size * ROW.size])]
+
+
+def keys_of(rows: bytes) -> set[int]:
+    """Return the keys of the cuts of all chunks that are a record of their own."""
+    found: set[int] = set()
+    for row in ROW.iter_unpack(rows[: len(rows) // ROW.size * ROW.size]):
+        if row[8] != _NO_ID:
+            found.update(row[6:8])
+    return found
 
 
 def cut_of(rows: bytes, number: int, record: int) -> Cut | None:
@@ -116,17 +126,20 @@ def places_of(number: int, rows: Iterable[RecordRow]) -> Iterator[tuple[bytes, b
             at += 1
 
 
+def places_in(value: bytes | memoryview) -> Iterable[tuple[Any, ...]]:
+    """Return the fields of the places of an id; none where the view has no sound ones."""
+    return () if len(value) % PLACE.size else PLACE.iter_unpack(value)
+
+
 def split_places(value: bytes) -> list[bytes]:
-    """Return the places that stand one behind the other."""
+    """Return the places that stand one behind the other; none where they are not sound."""
+    if len(value) % PLACE.size:
+        return []
     return [value[start : start + PLACE.size] for start in range(0, len(value), PLACE.size)]
 
 
 def live(value: bytes, numbers: Container[int]) -> bytes:
     """Leave out the places in packs that are gone: this is how they are swept out."""
     return b"".join(
-        [
-            value[start : start + PLACE.size]
-            for start in range(0, len(value), PLACE.size)
-            if int.from_bytes(value[start : start + 4], "little") in numbers
-        ]
+        [place for place in split_places(value) if int.from_bytes(place[:4], "little") in numbers]
     )

@@ -40,15 +40,19 @@ def with_bases(index: Index, ids: Sequence[bytes]) -> Iterator[Reached]:
     for _ in range(MOST_STEPS + 1):
         if not asked:
             return
-        below: dict[bytes, tuple[int, set[int]]] = {}
+        deltas: list[tuple[Place, set[int]]] = []
         for chunk_id, (limit, wanted_by), place in _placed(index, asked):
             sound = place is not None and place.depth < limit
             yield Reached(chunk_id, place if sound else None, wanted_by)
-            if place is None or not sound or not place.depth:
-                continue
-            for base_id in index.bases(place.pack_id, place.record):
+            if place is not None and sound and place.depth:
+                deltas.append((place, wanted_by))
+        below: dict[bytes, tuple[int, set[int]]] = {}
+        bases = index.bases_of([(place.pack_id, place.record) for place, _ in deltas])
+        for (place, wanted_by), base_ids in zip(deltas, bases, strict=True):
+            for base_id in base_ids:
                 least, others = below.get(base_id, (place.depth, set()))
-                below[base_id] = (min(least, place.depth), others | wanted_by)
+                others |= wanted_by  # one set for each base: many may stand on it
+                below[base_id] = (min(least, place.depth), others)
         asked = below
 
 

@@ -1,7 +1,9 @@
 """Read objects by id: find a place, read its record, decode, hash.
 
-Never returns bytes whose hash is not the id that was asked for. A place that the index has
-wrong leads to another place, or to a rebuild from the footers, not to an error.
+Never returns bytes whose hash is not the id that was asked for. What a delta stands on is not
+compared on the way: the hash of what is made of it tells, and where that is wrong the object is
+read again with every base compared. A place that the index has wrong leads to another place, or
+to a rebuild from the footers, not to an error.
 """
 
 from __future__ import annotations
@@ -11,22 +13,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from packstone.codec.compression import Compressor
-from packstone.codec.delta import DELTA_CODECS, DeltaCoder
-from packstone.codec.encryption import PackSealer, Sealer
+from packstone.codec.delta import DELTA_CODECS
+from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher
-from packstone.errors import Damaged, ObjectMissing
 from packstone.model import MIB, Buffer, ObjectType
+from packstone.repository.ancestry import Ancestry
+from packstone.repository.attempt import REFUSED, Attempt, Failures, verify
+from packstone.repository.footers import Footers
 from packstone.repository.index import Index
-from packstone.repository.layout import pack_name
-from packstone.repository.packs import read_pack
 from packstone.repository.places import Place
+from packstone.repository.records import RecordReader, piece
 from packstone.storage.base import Storage
 
 _CACHE_SIZE = 32 * MIB  # of decoded records
-_RANGE_SIZE = 8 * MIB  # of one coalesced read
-_RANGE_RAW = 16 * MIB  # that it decodes to: one read of deltas must not be the work of all threads
-_SEALS = 256  # packs whose keys are kept
-_GAP = 64 * 1024  # reading over a gap this small is cheaper than a second read
+_MOST_DOUBTS = 16  # after which what failed stays failed
+_MOST_FAILURES = 10_000  # that are remembered
 
 
 class ObjectReader:
@@ -44,86 +45,122 @@ class ObjectReader:
         self._storage = storage
         self._index = index
         self._hasher = hasher
-        self._sealer = sealer
-        self._seals: OrderedDict[str, PackSealer] = OrderedDict()
-        self._codec = codec
-        self._deltas = DeltaCoder(codec)
+        self._records = RecordReader(storage, index, sealer, codec)
+        self._footers = Footers(storage, index, sealer)
         self._warn = warn
         self._cache: OrderedDict[tuple[str, int], Buffer] = OrderedDict()
         self._cache_size = 0
         self._lock = threading.Lock()
+        self._failures: Failures = {}
+        self._healing = threading.Lock()  # one looks whether the view is wrong, others wait
+        self._heals = 0  # changes of the view by this reader
         self._rebuilt = False
-        self.may_refresh = True  # whether packs may have come that the view has not seen
+        self._may_refresh = True
+        self._doubts = 0
+
+    @property
+    def may_refresh(self) -> bool:
+        """Whether packs may have come that the view has not seen, or damaged ones got better."""
+        return self._may_refresh
+
+    @may_refresh.setter
+    def may_refresh(self, value: bool) -> None:
+        self._may_refresh = value
+        self._failures = {}
+
+    # -- single objects ---------------------------------------------------------------------
 
     def get(self, kind: ObjectType, object_id: bytes) -> bytes:
         """Return an object's bytes; raises Damaged or ObjectMissing when no place gives them."""
-        while True:
-            failure: Damaged | ObjectMissing | None = None
-            for place in self._index.find(object_id):
-                try:
-                    raw = self._record(place)
-                    data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
-                    self.verify(kind, object_id, data, place)
-                    return data
-                except (Damaged, ObjectMissing) as error:
-                    failure = failure or error
-            if not self._rebuild_if_wrong(object_id):
-                raise failure or ObjectMissing(
-                    f"{kind.name.lower()} {object_id.hex()[:12]}… is in no pack",
-                    hint="Run: packstone check",
-                )
+        return self._get(kind, object_id, None, heal=True)
 
     def get_at(self, kind: ObjectType, object_id: bytes, place: Place) -> bytes:
         """Return an object's bytes from this very place; raises Damaged, ObjectMissing."""
-        payload = self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
-        raw = memoryview(self.decode(place, payload))
-        data = bytes(raw[place.inner_offset : place.inner_offset + place.size])
-        self.verify(kind, object_id, data, place)
-        return data
+        try:
+            data = piece(self.decode(place, self._records.read(place)), place)
+            self.verify(kind, object_id, data, place)
+            return data
+        except REFUSED:
+            return self._attempt().read(kind, object_id, [place])
 
-    def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
-        """Raise Damaged unless `data` hashes to `object_id`."""
-        found = self._hasher.id(kind, data)
-        if found != object_id:
-            raise Damaged(
-                f"pack {place.pack_id[:12]}… is damaged at byte {place.offset} (record "
-                f"{place.record}): hash {found.hex()[:12]}…, expected {object_id.hex()[:12]}…",
-                name=pack_name(place.pack_id),
-                offset=place.offset,
-                record=place.record,
-                expected=object_id.hex(),
-                found=found.hex(),
-                hint="Nothing was changed. Run: packstone check --read-data",
-            )
+    def base(self, base_id: bytes, depth: int, *, heal: bool = True) -> bytes:
+        """Return a chunk from a place of less than `depth` steps; raises Damaged.
 
-    def bases(self, ids: Sequence[bytes], depth: int) -> list[Buffer]:
-        """Return the chunks that a delta of a depth stands on.
+        Without `heal` the view is left as it is, for whoever can do without the chunk.
+        """
+        return self._get(ObjectType.CHUNK, base_id, depth, heal=heal)
+
+    def bases(self, ids: Sequence[bytes], depth: int) -> list[bytes]:
+        """Return the chunks that a delta of a depth stands on, each compared with its id.
 
         Only places of less depth are taken, so there is an end to it whatever packs say. Raises
         Damaged where a base is missing or not what its id says.
         """
         return [self.base(base_id, depth) for base_id in ids]
 
-    def base(self, base_id: bytes, depth: int, *, heal: bool = True) -> Buffer:
-        """Return a chunk from a place of less than `depth` steps; raises Damaged.
+    def _get(self, kind: ObjectType, object_id: bytes, depth: int | None, *, heal: bool) -> bytes:
+        """Return an object, of less than `depth` steps if that is given."""
+        while True:
+            heals = self._heals
+            places = self._index.find(object_id)
+            if places and (depth is None or places[0].depth < depth):
+                try:
+                    data = piece(self._record(places[0]), places[0])
+                    self.verify(kind, object_id, data, places[0])
+                    return data
+                except REFUSED:
+                    pass
+            attempt = self._attempt()
+            try:
+                if depth is None:
+                    return attempt.read(kind, object_id, places)
+                return attempt.base(object_id, depth)
+            except REFUSED:
+                if not heal:
+                    self._remember(attempt)
+                    raise
+                if not self._heal(heals, attempt):
+                    raise
 
-        Without `heal` the view is left as it is, for whoever can do without the chunk.
+    def delta(
+        self, place: Place, payload: Buffer, base_ids: Sequence[bytes], *, heal: bool = True
+    ) -> bytes:
+        """Return what a delta makes of bases that are what their ids say; raises Damaged.
+
+        For whoever knows from a footer what the bases are, and has seen that `decode` fails.
+        Without `heal` the view is left as it is.
         """
         while True:
-            failure = f"base {base_id.hex()[:12]}… is in no pack"
-            for place in self._index.find(base_id):
-                if place.depth >= depth:
-                    failure = f"base {base_id.hex()[:12]}… is {place.depth} steps from a whole one"
-                    continue
-                try:
-                    raw = memoryview(self._record(place))
-                    data = raw[place.inner_offset : place.inner_offset + place.size]
-                    self.verify(ObjectType.CHUNK, base_id, data, place)
-                    return data
-                except (Damaged, ObjectMissing) as error:
-                    failure = f"base {base_id.hex()[:12]}… cannot be had: {error.message}"
-            if not heal or not self._rebuild_if_wrong(base_id):
-                raise Damaged(failure)
+            heals = self._heals
+            attempt = self._attempt()
+            try:
+                return attempt.delta(place, payload, base_ids)
+            except REFUSED:
+                if not heal:
+                    self._remember(attempt)
+                    raise
+                if not self._heal(heals, attempt):
+                    raise
+
+    def forget(self) -> None:
+        """Drop what was read, so that whoever doubts it reads it again.
+
+        What failed is tried again a few times only: a repository full of damage must not make
+        each look at it as long as all of them.
+        """
+        self._doubts += 1
+        if self._doubts <= _MOST_DOUBTS:
+            self._failures = {}
+        with self._lock:
+            self._cache.clear()
+            self._cache_size = 0
+
+    def verify(self, kind: ObjectType, object_id: bytes, data: Buffer, place: Place) -> None:
+        """Raise Damaged unless `data` hashes to `object_id`."""
+        verify(self._hasher, kind, object_id, data, place)
+
+    def _attempt(self) -> Attempt:
+        return Attempt(self._records, self._index, self._hasher, self._failures)
 
     def _record(self, place: Place) -> Buffer:
         """Return a decoded record, from the cache or the pack."""
@@ -133,8 +170,7 @@ class ObjectReader:
             if raw is not None:
                 self._cache.move_to_end(key)
                 return raw
-        payload = self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
-        raw = self.decode(place, payload)
+        raw = self.decode(place, self._records.read(place))
         with self._lock:
             if key not in self._cache:
                 self._cache[key] = raw
@@ -143,130 +179,84 @@ class ObjectReader:
                     self._cache_size -= len(self._cache.popitem(last=False)[1])
         return raw
 
-    def decode(self, place: Place, payload: Buffer) -> Buffer:
-        """Return the raw bytes of a record; raises Damaged with its place."""
-        try:
-            if len(payload) != place.stored_size:
-                raise Damaged(f"{len(payload)} bytes, expected {place.stored_size}")
-            opened = self._seal(place.pack_id).open(
-                place.record, place.raw_size, place.codec, payload
-            )
-            if place.codec not in DELTA_CODECS:
-                return self._codec.decode(place.codec, opened, place.raw_size)
-            bases = self.bases(self._index.bases(place.pack_id, place.record), place.depth)
-            return self._deltas.decode(place.codec, opened, bases, place.raw_size)
-        except Damaged as error:
-            raise Damaged(
-                f"pack {place.pack_id[:12]}… is damaged at byte {place.offset} (record "
-                f"{place.record}): {error.message}",
-                name=pack_name(place.pack_id),
-                offset=place.offset,
-                record=place.record,
-                hint="Nothing was changed. Run: packstone check --read-data",
-            ) from error
-
-    def _seal(self, pack_id: str) -> PackSealer:
-        """Return the keys of a pack; those used lately are kept."""
-        with self._lock:
-            seal = self._seals.get(pack_id)
-            if seal is not None:
-                self._seals.move_to_end(pack_id)
-                return seal
-        kind, salt = (0, b"") if self._sealer.is_plain else self._index.kind_and_salt(pack_id)
-        seal = self._sealer.pack(kind, salt)
-        with self._lock:
-            self._seals[pack_id] = seal
-            if len(self._seals) > _SEALS:
-                self._seals.popitem(last=False)
-        return seal
+    # -- many records -----------------------------------------------------------------------
 
     def ranges(self, places: Iterable[Place]) -> Iterator[list[Place]]:
         """Group the places of one pack, ascending by offset, into ranges worth one read."""
-        group: list[Place] = []
-        raw_size = 0
-        for place in places:
-            if group and (
-                place.offset > group[-1].offset + group[-1].stored_size + _GAP
-                or place.offset + place.stored_size - group[0].offset > _RANGE_SIZE
-                or raw_size + place.raw_size > _RANGE_RAW
-            ):
-                yield group
-                group = []
-                raw_size = 0
-            group.append(place)
-            raw_size += place.raw_size
-        if group:
-            yield group
+        return self._records.ranges(places)
 
     def read_range(self, group: Sequence[Place]) -> Iterator[tuple[Place, memoryview]]:
         """Read a range once and yield each record's place and stored bytes."""
-        start = group[0].offset
-        size = group[-1].offset + group[-1].stored_size - start
-        data = memoryview(self._storage.get_range(pack_name(group[0].pack_id), start, size))
-        for place in group:
-            at = place.offset - start
-            yield place, data[at : at + place.stored_size]
+        return self._records.read_range(group)
 
-    def _rebuild_if_wrong(self, object_id: bytes) -> bool:
-        """Bring the view up to date, or rebuild it where footers contradict it.
+    def ancestry(
+        self, places: Iterable[Place], bases: Iterable[list[bytes]] | None = None
+    ) -> Ancestry:
+        """Look up what the deltas among some places stand on, all together.
+
+        `bases` are those that footers name, if all of the places are deltas.
+        """
+        deltas = [place for place in places if place.codec in DELTA_CODECS]
+        return Ancestry(self._records, self._index, deltas, bases)
+
+    def decode(self, place: Place, payload: Buffer, ancestry: Ancestry | None = None) -> Buffer:
+        """Return the raw bytes of a record, to be compared with an id; raises Damaged.
+
+        `ancestry` is that of several deltas, this one among them.
+        """
+        if place.codec not in DELTA_CODECS:
+            return self._records.whole(place, payload)
+        return (ancestry or self.ancestry([place])).decode(place, payload)
+
+    # -- a wrong view -----------------------------------------------------------------------
+
+    def rebuild(self) -> None:
+        """Make the view anew from the footers; what it lacks then is not looked for again."""
+        with self._healing:
+            self._index.reset()
+            self._index.refresh(self._storage)
+            self._rebuilt, self._may_refresh = True, False
+            self._healed()
+
+    def _heal(self, heals: int, attempt: Attempt) -> bool:
+        """Bring the view up to date, or rebuild it where footers contradict what it said.
 
         Returns whether looking again makes sense. Rebuilds once at most, and looks for new
         packs once for each listing of snapshots: damage must not make every read slow.
         """
-        places = self._index.find(object_id)
-        with self._lock:
-            allowed = not self._rebuilt if places else self.may_refresh
-            if places:
-                self._rebuilt = True
-            else:
-                self.may_refresh = False
-        if not allowed:
+        with self._healing:
+            if self._heals != heals:
+                return True  # another thread has done it meanwhile
+            if attempt.lacking and self._may_refresh:
+                self._may_refresh = False
+                self._index.refresh(self._storage)
+                if any(self._index.find(each) for each in attempt.lacking):
+                    return self._healed()
+            if not self._rebuilt:
+                wrong = not all(self._footers.agree(*each) for each in attempt.tried)
+                if wrong:
+                    self._warn(
+                        "the index disagrees with the packs; it is rebuilt from their footers"
+                    )
+                if wrong or attempt.lacking:
+                    self._rebuilt = True
+                    self._index.reset()
+                    self._index.refresh(self._storage)
+                    return self._healed()
+            self._remember(attempt)
             return False
-        if not places:
-            self._index.refresh(self._storage)
-            if self._index.find(object_id):
-                return True
-            with self._lock:
-                allowed, self._rebuilt = not self._rebuilt, True
-            if not allowed:
-                return False
-            self._index.reset()
-            self._index.refresh(self._storage)
-            return bool(self._index.find(object_id))
-        if all(self._agrees(place, object_id) for place in places):
-            with self._lock:
-                self._rebuilt = False
-            return False
-        self._warn("the index disagrees with the packs; it is rebuilt from their footers")
-        self._index.reset()
-        self._index.refresh(self._storage)
-        return True
 
-    def _agrees(self, place: Place, object_id: bytes) -> bool:
-        """Return whether the pack's own footer says what the view says of a place."""
-        try:
-            size = self._storage.size(pack_name(place.pack_id))
-            pack = read_pack(self._storage, place.pack_id, size, self._sealer)
-        except (Damaged, ObjectMissing):
-            return True  # the pack is at fault, not the view
-        if place.record >= len(pack.rows):
-            return False
-        if (pack.kind, pack.salt) != self._index.kind_and_salt(place.pack_id):
-            with self._lock:
-                self._seals.pop(place.pack_id, None)
-            return False
-        row = pack.rows[place.record]
-        inner = 0
-        for found_id, found_size, _type in row.object_rows():
-            if (found_id, inner, found_size) == (object_id, place.inner_offset, place.size):
-                stated = (row.offset, row.stored_size, row.raw_size, row.codec, row.depth)
-                bases = self._index.bases(place.pack_id, place.record)
-                return bases == row.bases and stated == (
-                    place.offset,
-                    place.stored_size,
-                    place.raw_size,
-                    place.codec,
-                    place.depth,
-                )
-            inner += found_size
-        return False
+    def _remember(self, attempt: Attempt) -> None:
+        """Keep why places gave nothing: damage must not be looked for again and again."""
+        if len(self._failures) + len(attempt.failed) > _MOST_FAILURES:
+            self._failures = {}
+        self._failures.update(attempt.failed)
+
+    def _healed(self) -> bool:
+        self._heals += 1
+        self._failures = {}
+        self._records.forget_seals()
+        with self._lock:
+            self._cache.clear()
+            self._cache_size = 0
+        return True

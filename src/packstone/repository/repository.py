@@ -35,8 +35,9 @@ from packstone.repository.opening import prepare_locks, storage_at, take_lock
 from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.sweep import Sweep, newest, read_newest_state
+from packstone.repository.view import discard_view
 from packstone.repository.writer import ObjectWriter
-from packstone.storage.base import Storage, local_path
+from packstone.storage.base import Storage, as_directory, local_path
 from packstone.storage.local import LocalStorage
 from packstone.storage.urls import is_remote
 
@@ -85,7 +86,7 @@ class ObjectRepository:
         except BaseException:
             self.lock.release()
             raise
-        self._random = random
+        self.random = random
         self._refreshed = 0.0
         self._index_dir = index_dir
         self._opening = threading.Lock()
@@ -132,16 +133,25 @@ class ObjectRepository:
         if self.encrypted:
             # It tells ids, sizes and fingerprints: storage has no say in where it goes.
             return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
-        if not isinstance(self.storage, LocalStorage):
+        directory = as_directory(self.storage)
+        if directory is None:
             return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
-        location = Path(self.storage.full_path(_LOCATION))
+        location = Path(directory.full_path(_LOCATION))
         if location.is_file():
             chosen = location.read_text().strip()
             if os.path.isdir(chosen):
                 return os.path.join(chosen, name)
-        elif os.access(self.storage.path, os.W_OK):
-            return self.storage.full_path("index")
+        elif os.access(directory.path, os.W_OK):
+            return directory.full_path("index")
         return os.path.join(cache_directory(), name)
+
+    def discard_index(self) -> None:
+        """Delete the view's files, whatever is in them: its next use makes it anew."""
+        with self._opening:
+            if self._index is not None:
+                self._index.close()
+            self._index = self._reader = None
+            discard_view(self._index_dir or self._default_index_dir())
 
     @property
     def reader(self) -> ObjectReader:
@@ -177,8 +187,9 @@ class ObjectRepository:
             self.reader,
             level=level or self.config.level,
             pack_size=self.config.pack_size,
+            largest_chunk=4 * self.config.average,
             generation=generation,
-            random=self._random,
+            random=self.random,
             dry_run=dry_run,
             lock=self.lock,
         )
@@ -208,7 +219,7 @@ class ObjectRepository:
     def sweep(self) -> Sweep:
         """Exchange the shared lock for the exclusive one, to delete packs; a context manager."""
         layout.check_features(self.storage, self.sealer, writing=True)
-        return Sweep(self.storage, self.sealer, self.index, self.lock, self._random)
+        return Sweep(self.storage, self.sealer, self.index, self.lock, self.random)
 
     def snapshots(self) -> list[SnapshotRow]:
         """Return all readable snapshots, oldest first; damaged ones become warnings."""
@@ -286,14 +297,15 @@ def init(
     if wrong:
         raise UsageError(wrong)
     storage = _storage_at(location)
-    if isinstance(storage, LocalStorage):
-        _check_directory(storage)
+    directory = as_directory(storage)
+    if directory is not None:
+        _check_directory(directory)
     else:
         _check_prefix(storage)
     if passphrase is not None:
         check_new(passphrase, cost)  # nothing is left behind by what cannot be
     storage.make_directories(layout.DIRECTORIES)
-    if not isinstance(storage, LocalStorage):
+    if directory is None:
         prepare_locks(storage)
     repository_id = random(16)
     created_ns = clock()
@@ -327,12 +339,12 @@ def init(
             os.makedirs(index_dir, mode=0o700, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot use {index_dir} for the index: {error.strerror}") from error
-        if passphrase is None and isinstance(storage, LocalStorage):
+        if passphrase is None and directory is not None:
             storage.make_directories(["index"])
             storage.put(_LOCATION, os.path.abspath(index_dir).encode() + b"\n")
         else:
             remember_index(repository_id, os.path.abspath(index_dir))
-    if isinstance(storage, LocalStorage):
+    if directory is not None:
         storage.put("lock", b"")
     state = State(generation=random(16))
     storage.put(layout.STATE, layout.encode_state(state, sealer, random(32)))

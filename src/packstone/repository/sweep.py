@@ -1,4 +1,4 @@
-"""Delete packs under the exclusive lock: generation, marker, deletion, in this order.
+"""Delete packs, or put them away, under the exclusive lock: generation, marker, then the packs.
 
 Implements the sweep of docs/format.md §7. Invariants: a new generation and the marker are durable
 before the first pack goes, so no writer that began before can commit what it thinks is there; a
@@ -8,11 +8,12 @@ sweep that was cut off is ended by the next writer, and what it meant to delete 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Collection
 from types import TracebackType
 
 from packstone.codec.encryption import Sealer
-from packstone.errors import Damaged, GenerationChanged, StorageError
+from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageError
 from packstone.repository.index import Index
 from packstone.repository.known import follow_serial
 from packstone.repository.layout import (
@@ -24,9 +25,11 @@ from packstone.repository.layout import (
     pack_name,
 )
 from packstone.repository.locks import HeldLock
-from packstone.storage.base import Storage
+from packstone.storage.base import Spool, Storage
 
 _BATCH = 1000  # packs deleted between two looks at the lock, and in one request where that can be
+
+QUARANTINE = "quarantine"  # nothing in it is ever read by this program
 
 
 def read_newest_state(storage: Storage, sealer: Sealer) -> State:
@@ -91,13 +94,56 @@ class Sweep:
         """Delete packs; the caller has proved under this very lock that nobody needs them."""
         if not pack_ids:
             return
-        self._write(marker=self._random(16))
-        self._begun, self._found = True, False
+        self._begin()
         names = [pack_name(pack_id) for pack_id in sorted(pack_ids)]
         for start in range(0, len(names), _BATCH):
             # Who took this lock for dead counts on what is still there.
             self._lock.check()
             self._storage.delete_many(names[start : start + _BATCH])
+
+    def quarantine(self, names: Collection[str]) -> dict[str, str]:
+        """Move stored files out of use, where only people look; return their new names.
+
+        The caller has seen to it that nothing which can be read in them is only there.
+        """
+        moved: dict[str, str] = {}
+        if names:
+            self._begin()
+        for name in sorted(names):
+            moved[name] = self._free_name(name)
+            self._storage.move(name, moved[name])
+        return moved
+
+    def replace(self, pack_id: str, whole: Spool) -> str:
+        """Put a whole file in the place of a damaged pack; return the name that one has now.
+
+        The caller has compared the bytes of `whole` with the id. At no moment is there no pack:
+        the damaged one has its second name before it loses its first.
+        """
+        self._begin()
+        name = pack_name(pack_id)
+        kept = self._free_name(name)
+        self._storage.keep(name, kept)
+        whole.commit(name)
+        return kept
+
+    def _begin(self) -> None:
+        """Make a new generation and the marker durable, once."""
+        if not self._begun or self._found:
+            self._write(marker=self._random(16))
+            self._begun, self._found = True, False
+
+    def _free_name(self, name: str) -> str:
+        """Return a name in quarantine that nothing has: a pack may be damaged twice."""
+        first, _slash, last = name.partition("/")
+        wanted = found = f"{QUARANTINE}/{first}/{last.rpartition('/')[2]}"
+        for number in itertools.count(1):
+            try:
+                self._storage.size(found)
+            except ObjectMissing:
+                break
+            found = f"{wanted}.{number}"
+        return found
 
     def _write(self, marker: bytes | None) -> None:
         if marker is not None:

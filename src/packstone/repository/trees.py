@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from packstone.errors import Damaged
+from packstone.errors import Damaged, ObjectMissing
 from packstone.model import ID_SIZE, MIB, Entry, Flag, ObjectType
 
 MAX_PAGE = 16 * MIB
@@ -158,6 +158,34 @@ def iter_pages(get: Get, tree_id: bytes) -> Iterator[list[Entry]]:
         if entries:
             if entries[0].name <= last:
                 raise Damaged("tree pages with names out of order")
+            last = entries[-1].name
+        yield entries
+
+
+def iter_readable(get: Get, tree_id: bytes) -> Iterator[list[Entry] | Damaged | ObjectMissing]:
+    """Yield a directory's pages in order, and in the place of one that is unsound its error.
+
+    Raises Damaged, ObjectMissing where the topmost page cannot be read: then all is lost.
+    """
+    last = b""
+    stack: list[_Expected] = [(-1, tree_id, b"", -1)]
+    while stack:
+        expected = stack.pop()
+        try:
+            level, rows = _read_page(get, expected)
+            if not level and rows and rows[0].name <= last:  # type: ignore[union-attr]
+                raise Damaged("tree pages with names out of order")
+        except (Damaged, ObjectMissing) as error:
+            if expected[0] == -1:
+                raise
+            yield error
+            continue
+        if level:
+            refs: list[tuple[bytes, bytes, int]] = rows  # type: ignore[assignment]
+            stack.extend((level - 1, ref[1], ref[0], ref[2]) for ref in reversed(refs))
+            continue
+        entries: list[Entry] = rows  # type: ignore[assignment]
+        if entries:
             last = entries[-1].name
         yield entries
 

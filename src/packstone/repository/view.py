@@ -91,6 +91,20 @@ def open_view(directory: str, databases: tuple[bytes, ...]) -> View:
         return view
 
 
+def discard_view(directory: str) -> None:
+    """Delete a view, unopened; whoever has it open keeps what is deleted until it closes it."""
+    try:
+        _remove_files(directory)
+    except OSError as error:
+        raise _failure(error, directory) from error
+
+
+def _remove_files(directory: str) -> None:
+    for name in ("data.mdb", "lock.mdb"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))
+
+
 class Reading:
     """A read transaction as a context manager; a class, because it is entered for every look-up."""
 
@@ -189,9 +203,7 @@ class View:
             raise _failure(error, self.directory) from error
 
     def _remove(self) -> None:
-        for name in ("data.mdb", "lock.mdb"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.directory, name))
+        _remove_files(self.directory)
 
     def reading(self, follow: Callable[[Any], None]) -> Reading:
         """Hold a short read transaction; values are valid inside it only.
@@ -207,7 +219,9 @@ class View:
                 with self._environment.begin(write=True) as transaction:
                     return change(transaction)
             except lmdb.MapFullError:
-                self.resize(2 * self._environment.info()["map_size"])
+                # Perhaps it is full of old pages only because a reader was killed that held them.
+                if not self._environment.reader_check():
+                    self.resize(2 * self._environment.info()["map_size"])
             except lmdb.MapResizedError:
                 self.resize(0)
             except lmdb.Error as error:

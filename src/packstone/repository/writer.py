@@ -13,13 +13,14 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from packstone.codec.compression import Compressor
+from packstone.codec.compression import MAX_RAW_SIZE, Compressor
 from packstone.codec.delta import DELTA_CODECS, DeltaCoder
 from packstone.codec.encryption import Sealer
 from packstone.codec.envelope import Kind, seal_envelope
 from packstone.codec.hashing import Hasher, checksum
 from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageError
 from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
+from packstone.repository.ancestry import standing
 from packstone.repository.bases import NONE, Base, Candidates
 from packstone.repository.index import Index
 from packstone.repository.layout import (
@@ -33,6 +34,7 @@ from packstone.repository.packs import (
     BASE_SIZE,
     DATA,
     KEYS,
+    MAX_STANDING,
     METADATA,
     OBJECT,
     WHOLE,
@@ -81,6 +83,7 @@ class ObjectWriter:
         level: int,
         pack_size: int,
         generation: bytes,
+        largest_chunk: int = MAX_RAW_SIZE,
         random: Callable[[int], bytes],
         lock: HeldLock | None = None,
         dry_run: bool = False,
@@ -97,6 +100,7 @@ class ObjectWriter:
         self._deltas = DeltaCoder(self._codec)
         self._announced = False  # whether the repository says that it has deltas
         self._pack_size = pack_size
+        self._largest_chunk = largest_chunk
         self._random = random
         self._dry_run = dry_run
         self._lock = threading.Lock()  # pending ids, runs, counts
@@ -171,6 +175,17 @@ class ObjectWriter:
             return
         row = OBJECT.pack(chunk_id, len(data), ObjectType.CHUNK)
         self._store(DATA, data, [small], row, KEYS.pack(*keys), bases)
+
+    def put_whole(
+        self, kind: ObjectType, object_id: bytes, data: Buffer, keys: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Store an object, and not as a delta, whether or not there are other places of it."""
+        if len(data) < SMALL_OBJECT:
+            self.put_small(_PACK_OF[kind], [(object_id, kind, bytes(data))])
+            return
+        row = OBJECT.pack(object_id, len(data), kind)
+        packed = KEYS.pack(*keys) if any(keys) else b""
+        self._store(_PACK_OF[kind], data, [(object_id, kind, data)], row, packed)
 
     def copy(self, pack_kind: int, row: RecordRow, payload: Buffer) -> None:
         """Store the one object of a record again as it is, encoded; bases and depth stay.
@@ -290,9 +305,17 @@ class ObjectWriter:
             1 + max(base.depth for base, _data in kept),
             kept[0][0].number,
         )
+        if self._stands_on_too_much(lineage):
+            return None
         self._announce_deltas()
         contents = [data for _base, data in kept]
         return _Record(delta.codec, delta.payload, len(raw), lineage, contents)
+
+    def _stands_on_too_much(self, lineage: Lineage) -> bool:
+        """Return whether readers would refuse a delta for all that they need to make it."""
+        most = sum(3**step for step in range(1, lineage.depth + 1)) * self._largest_chunk
+        # Looked up only where it might be so: seldom with chunks of the usual size.
+        return most > MAX_STANDING and standing(self._index, lineage.bases) > MAX_STANDING
 
     def _announce_deltas(self) -> None:
         """Make it durable that there are deltas, before the first one can be."""
@@ -330,7 +353,10 @@ class ObjectWriter:
                 )
             number = len(pack.rows)
             stored = pack.add(payload, raw_size, codec, rows, keys, lineage)
-        opened = pack.seal.open(number, raw_size, codec, stored)
+        try:
+            opened = pack.seal.open(number, raw_size, codec, stored)
+        except Damaged as error:
+            raise _spoilt(f"does not open to what was sealed: {error.message}") from error
         verify(opened)
         with self._pack_lock:
             pack.verified_count += 1
@@ -352,24 +378,26 @@ class ObjectWriter:
 
     def _verify(self, record: _Record, payload: Buffer, objects: Sequence[Small]) -> None:
         """Decode what is about to be written and compare every object with its id."""
-        if record.codec in DELTA_CODECS:
-            decoded: Buffer = self._deltas.decode(
-                record.codec, payload, record.bases, record.raw_size
-            )
-        else:
-            decoded = self._codec.decode(record.codec, payload, record.raw_size)
+        try:
+            if record.codec in DELTA_CODECS:
+                decoded: Buffer = self._deltas.decode(
+                    record.codec, payload, record.bases, record.raw_size
+                )
+            else:
+                decoded = self._codec.decode(record.codec, payload, record.raw_size)
+        except Damaged as error:
+            raise _spoilt(f"does not decode: {error.message}") from error
         raw = memoryview(decoded)
         position = 0
         for object_id, kind, data in objects:
             end = position + len(data)
             found = self._hasher.id(kind, raw[position:end])
             if found != object_id:
-                raise Damaged(
-                    f"an encoded record does not decode to what was encoded: hash "
-                    f"{found.hex()[:12]}…, expected {object_id.hex()[:12]}…",
-                    expected=object_id.hex(),
-                    found=found.hex(),
-                    hint="Nothing was committed. This points at memory or processor: test them",
+                raise _spoilt(
+                    f"does not decode to what was encoded: hash {found.hex()[:12]}…, "
+                    f"expected {object_id.hex()[:12]}…",
+                    object_id.hex(),
+                    found.hex(),
                 )
             position = end
 
@@ -482,3 +510,13 @@ class ObjectWriter:
                 writer.abandon()
             self._packs.clear()
             self._closing.clear()
+
+
+def _spoilt(what: str, expected: str = "", found: str = "") -> Damaged:
+    """Say that something of ours went wrong in memory; a disk had no part in it."""
+    return Damaged(
+        f"an encoded record {what}",
+        expected=expected,
+        found=found,
+        hint="Nothing was committed. This points at memory or processor: test them",
+    )

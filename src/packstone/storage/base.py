@@ -11,11 +11,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from packstone.errors import ObjectMissing, UsageError
 from packstone.model import Buffer
 from packstone.storage.urls import is_remote
+
+if TYPE_CHECKING:
+    from packstone.storage.local import LocalStorage
 
 _MOST_REPLACED = 16 * 1024 * 1024 + 128  # bytes: only small objects are replaced
 
@@ -136,6 +139,20 @@ class Storage(ABC):
         """Remove a name durably; removing one that is gone is no error."""
 
     @abstractmethod
+    def move(self, name: str, new_name: str) -> None:
+        """Give a file another name instead of its own, durably; raises ObjectMissing.
+
+        Its folder is made if need be. The caller knows that nothing is there.
+        """
+
+    @abstractmethod
+    def keep(self, name: str, new_name: str) -> None:
+        """Give a file a second name, durably, so that it outlives the first; ObjectMissing.
+
+        Where a file cannot have two names it is copied, with zeros for what cannot be read.
+        """
+
+    @abstractmethod
     def spool(self) -> Spool:
         """Begin a large file whose name is known only at its end."""
 
@@ -143,6 +160,14 @@ class Storage(ABC):
         """Remove names durably; those that are gone are no error."""
         for name in names:
             self.delete(name)
+
+    def drop_cached(self, name: str) -> bool:
+        """Let the next read of a name come from the medium; return whether that was asked for."""
+        return False
+
+    def disk_position(self, name: str) -> int:
+        """Return what orders names as they lie on the medium; 0 if that is not known."""
+        return 0
 
     def free(self) -> int | None:
         """Return the bytes that fit in it still, None where that cannot be told."""
@@ -161,6 +186,11 @@ def local_path(location: str) -> str:
     if separator and scheme.isalnum():
         raise UsageError(f"no storage for {scheme}:// in this version", hint="use a path")
     return location
+
+
+def as_directory(storage: Storage) -> LocalStorage | None:
+    """Return a storage that is a directory, or that stands before one, as such; else None."""
+    return None if storage.is_far else cast("LocalStorage", storage)
 
 
 def open_storage(location: str) -> Storage:

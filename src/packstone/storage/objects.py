@@ -332,6 +332,23 @@ class ObjectStorage(Storage):
             part = paths[start : start + _PAGE]
             self._retrying.run("delete", names_of(part), lambda _attempt, part=part: remove(part))  # type: ignore[misc]
 
+    def keep(self, name: str, new_name: str) -> None:
+        """Give an object a second name, copied by the store; raises ObjectMissing."""
+        wanted = self.size(name)
+
+        def copy(_attempt: int) -> None:
+            self.counts.count("put")
+            self._library.copy(self._patient, self._prefix + name, self._prefix + new_name)
+            if self._head(new_name).size != wanted:
+                raise Lost(f"{new_name} is not what {name} is")
+
+        self._retrying.run("copy", name, copy)
+
+    def move(self, name: str, new_name: str) -> None:
+        """Give an object another name instead of its own; raises ObjectMissing."""
+        self.keep(name, new_name)
+        self.delete(name)
+
     def has_conditions(self, name: str) -> bool:
         """Return whether the store keeps the conditions of writes; uses up `name`."""
         try:

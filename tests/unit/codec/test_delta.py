@@ -21,7 +21,7 @@ from reference_delta import number_bytes
 
 from packstone.codec import _delta
 from packstone.codec.compression import MAX_RAW_SIZE, Compressor
-from packstone.codec.delta import DELTA, DELTA_ZSTD, MAX_BASES, DeltaCoder
+from packstone.codec.delta import DELTA, DELTA_ZSTD, MAX_BASES, DeltaCoder, joined
 from packstone.errors import Damaged, UnsupportedFormat
 
 MIB = 1 << 20
@@ -317,6 +317,82 @@ def test_wrong_bases_give_damage_or_other_bytes(
     except Damaged:
         return
     assert len(found) == len(chunk)
+
+
+# -- pieces ---------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 1 << 16), steps=st.integers(1, 6), size=st.integers(0, 9000))
+def test_a_chain_in_pieces_is_the_chain(seed: int, steps: int, size: int) -> None:
+    """Each version on one to three before it, whole or in pieces."""
+    rng = random.Random(seed)
+    whole = [text(seed, size), noise(seed, size // 2)]
+    made: list[Any] = list(whole)
+    for _ in range(steps):
+        chosen = [rng.randrange(len(whole)) for _ in range(rng.randint(1, 3))]
+        chunk = edited(b"".join(whole[at] for at in chosen), rng, rng.randint(0, 30))
+        found, _ = _delta.encode(chunk, [whole[at] for at in chosen])
+        pieces = _delta.compose(found, [made[at] for at in chosen], len(chunk))
+        whole.append(chunk)
+        made.append(chunk if pieces is None else pieces)
+    assert [len(each) for each in made] == [len(each) for each in whole]
+    assert [joined(each) for each in made] == whole
+
+
+@given(
+    instructions=st.lists(st.integers(0, 90) | st.integers(0, (1 << 32) - 1), max_size=12),
+    literals=st.binary(max_size=40),
+    sizes=st.lists(st.integers(0, 60), min_size=1, max_size=3),
+    raw_size=st.integers(0, 200),
+)
+def test_pieces_and_bytes_refuse_the_same(
+    instructions: list[int], literals: bytes, sizes: list[int], raw_size: int
+) -> None:
+    bases = [noise(at, size) for at, size in enumerate(sizes)]
+    body = body_of(instructions, literals)
+    try:
+        expected: bytes | str = _delta.decode(body, bases, raw_size)
+    except ValueError as error:
+        expected = str(error)
+    try:
+        made = _delta.compose(body, bases, raw_size)
+        assert made is not None
+        found: bytes | str = made.tobytes()
+    except ValueError as error:
+        found = str(error)
+    assert found == expected
+
+
+def test_very_small_pieces_are_copied() -> None:
+    """The list of pieces never takes more than an eighth of the chunk's own bytes."""
+    base = noise(1, 2000)
+    instructions = [0, 16, 0]
+    for at in range(999):  # 16 bytes from the front, 16 from further behind, and so on
+        instructions += [0, 16, 2 * 1000 if at % 2 == 0 else 2 * 1032 - 1]
+    body = body_of(instructions)
+    assert len(body) < 16_000
+    assert _delta.compose(body, [base], 16_000) is None
+    made = CODER.compose(DELTA, body, [base], 16_000)
+    assert isinstance(made, bytes) and made == _delta.decode(body, [base], 16_000)
+    above = CODER.compose(DELTA, body_of([0, 16_000, 0]), [made], 16_000)
+    assert not isinstance(above, bytes) and joined(above) == made
+
+
+def test_pieces_are_made_of_nothing_else() -> None:
+    pieces = _delta.compose(body_of([0, 5, 0]), [b"hello"], 5)
+    assert pieces is not None and (len(pieces), pieces.tobytes()) == (5, b"hello")
+    with pytest.raises(TypeError):
+        _delta.compose(body_of([0, 5, 0]), [memoryview(b"hello")], 5)  # type: ignore[list-item]
+    with pytest.raises(TypeError):
+        type(pieces)()
+    for bases in ([], [b""] * 4):
+        with pytest.raises(ValueError, match="bases"):
+            _delta.compose(b"\0", bases, 0)
+    again: Any = pieces
+    for _ in range(64):  # each holds the one before; nothing is freed too early or too deep
+        again = _delta.compose(body_of([1, 4, 2], b"j"), [again], 5)
+    del pieces
+    assert again.tobytes() == b"jello"
 
 
 def test_wrong_counts_of_bases_are_damage() -> None:

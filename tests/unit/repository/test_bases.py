@@ -172,7 +172,6 @@ def test_not_on_itself(file: Known) -> None:
     assert name(2) not in [base.id for base in result.bases]
 
 
-@pytest.mark.xfail(reason="the newest version offered besides may be the very chunk")
 def test_not_on_itself_among_the_newest(file: Known) -> None:
     file.add(Cut(name(9), 2, 0, SIZE, 1, 1, 20, 30), [name(2)])
     chunk = Wanted(name(9), SIZE, 20, 30, None, True)

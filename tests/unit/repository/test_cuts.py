@@ -11,7 +11,7 @@ from contract.storage_suite import MemoryStorage
 from unit.repository.making import OURS, object_id
 
 from packstone.model import ObjectType
-from packstone.repository.cuts import cut_rows, split_ids
+from packstone.repository.cuts import BASES, CUTS, cut_rows, split_ids
 from packstone.repository.index import Index
 from packstone.repository.layout import pack_name
 from packstone.repository.packs import (
@@ -53,6 +53,32 @@ def store(
         payload = b"delta" if codec else bytes(SIZE)
         writer.add(payload, SIZE, codec, pack_objects(rows), KEYS.pack(start, end), lineage)
     return writer.finish()
+
+
+def rows_in(index: Index) -> tuple[int, int]:
+    """Return how many cuts and how many deltas the view knows."""
+    with index._reading() as transaction:
+        databases = index._view.databases
+        counts = [transaction.stat(databases[name])["entries"] for name in (CUTS, BASES)]
+    return counts[0], counts[1]
+
+
+def test_what_is_gone_leaves_nothing(index: Index, storage: MemoryStorage) -> None:
+    """Not what other packs have put at the same cuts."""
+    first = store(storage, [(1, 10, 20), (2, 20, 30)], 1)
+    lineage = {number: Lineage([object_id(1)], 1, 1) for number in (3, 4)}
+    second = store(storage, [(3, 20, 30), (4, 30, 40)], 2, lineage)
+    for pack in (first, second):
+        index.add(pack)
+    index.flush()
+    assert rows_in(index) == (4, 2)
+    storage.delete(pack_name(second.id))
+    index.refresh(storage)
+    assert rows_in(index) == (2, 0)
+    assert at(index, 20) == (object_id(1), None), "the later one had taken its place"
+    storage.delete(pack_name(first.id))
+    index.refresh(storage)
+    assert rows_in(index) == (0, 0)
 
 
 def at(index: Index, key: int) -> tuple[bytes | None, bytes | None]:

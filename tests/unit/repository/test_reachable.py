@@ -36,8 +36,8 @@ class View:
         assert len(set(ids)) == len(ids)
         return [self.places.get(each) for each in ids]
 
-    def bases(self, pack_id: str, record: int) -> list[bytes]:
-        return self.below[pack_id, record]
+    def bases_of(self, records: Sequence[tuple[str, int]]) -> list[list[bytes]]:
+        return [self.below[each] for each in records]
 
 
 def walk(view: View, *numbers: int) -> list[Reached]:
