@@ -71,7 +71,8 @@ STANDARD_INPUT = 0
 @click.option(
     "--delta/--no-delta",
     default=None,
-    help="Store chunks as deltas against older ones (default: unless the storage is slow to read).",
+    help="Store chunks as deltas against older ones (default: against those that are at hand; "
+    "--delta fetches others from an object store).",
 )
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be stored, store nothing.")
 @click.option("--skip-if-unchanged", is_flag=True, help="No snapshot if nothing has changed.")

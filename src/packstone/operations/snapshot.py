@@ -77,7 +77,10 @@ class _Session:
         params = ChunkerParams(repository.config.average, repository.hasher.cutting_secret)
         wants_deltas = options.delta
         if wants_deltas is None:
-            wants_deltas = repository.storage.is_near
+            storage = repository.storage
+            wants_deltas = storage.is_near or storage.is_far
+            # What is still in the cache serves as a base for nothing; another costs a request.
+            self.writer.quick_bases = storage.is_far
         self.store = ChunkStore(
             self.writer,
             repository.hasher,

@@ -113,6 +113,8 @@ class ObjectWriter:
         self._closing: list[PackWriter] = []  # full, but for records that others verify
         self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
+        # Whether only chunks that are read without a request may serve as bases.
+        self.quick_bases = False
         self.generation = generation
         self._forgotten = index.forgotten()
         self.chunks_new = 0
@@ -286,6 +288,8 @@ class ObjectWriter:
 
         def read() -> Iterator[Buffer]:
             for base in bases:
+                if self.quick_bases and not self._reader.is_quick(base.id, base.depth + 1):
+                    continue
                 try:
                     data = self._reader.base(base.id, base.depth + 1, heal=False)
                 except (Damaged, ObjectMissing):
