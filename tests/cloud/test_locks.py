@@ -118,6 +118,12 @@ import packstone
 from packstone.repository.writer import ObjectWriter
 from packstone.repository.cached import CachedStorage
 where, url, source = sys.argv[1:]
+if where == "paused":
+    # a virtual machine that is stopped: none of its clocks goes on, no thread has its turn
+    from packstone.repository import object_locks
+    object_locks._elapsed = lambda: 1.0
+    object_locks.ObjectLock._renew_all = lambda self: None
+    where = "between"
 def sleep():
     print("asleep", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -176,3 +182,29 @@ def test_suspended_past_its_lock(url: str, tmp_path: Path, where: str) -> None:
             assert pruned.packs_deleted > 0
         repository.prune()
         assert repository.stats().packs == 0
+
+
+@pytest.mark.parametrize("where", ["between", "paused"])
+def test_taken_for_dead_by_one_who_has_not_begun(url: str, tmp_path: Path, where: str) -> None:
+    """The generation is unchanged still: only the lock tells that the snapshot was not seen."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(os.urandom(100_000))
+    packstone.init(url).close()
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", SLEEPER, where, url, str(source)],
+        stdout=subprocess.PIPE, env=os.environ | {"PACKSTONE_LOCK_LIFETIME": "2"}, text=True,
+    )  # fmt: skip
+    assert sleeper.stdout is not None
+    assert sleeper.stdout.readline() == "asleep\n"
+    time.sleep(4)
+    storage = storage_at(url)
+    assert isinstance(storage, CachedStorage)
+    lock = ObjectLock(storage, exclusive=True)
+    assert dict(storage.list("snapshots")) == {}
+    sleeper.send_signal(signal.SIGCONT)
+    said = sleeper.stdout.read()
+    assert sleeper.wait(60) == 0
+    assert said.startswith("refused"), said
+    assert dict(storage.list("snapshots")) == {}
+    lock.release()

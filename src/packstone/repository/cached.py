@@ -184,16 +184,28 @@ class CachedStorage(Storage):
         if not name.startswith("packs/") or size <= 0:
             return self.inner.get_range(name, offset, size)
         first, last = offset // BLOCK, (offset + size - 1) // BLOCK
-        if last - first > 1 and not self.is_quick(name, offset, size):
-            return self.inner.get_range(name, offset, size)
+        blocks = self._run(name, first, last) if last > first else {}
         parts: list[bytes] = []
         for number in range(first, last + 1):
-            block = self._block(name, number)
+            block = blocks[number] if number in blocks else self._block(name, number)
             parts.append(block)
             if len(block) < BLOCK:
                 break
         start = offset - first * BLOCK
         return b"".join(parts)[start : start + size]
+
+    def _run(self, name: str, first: int, last: int) -> dict[int, bytes]:
+        """Fetch from the first to the last block that is not cached, in one request."""
+        missing = [n for n in range(first, last + 1) if not self._disk.has(f"{name}-{n}")]
+        if len(missing) < 2:
+            return {}
+        start, end = missing[0], missing[-1] + 1
+        data = self.inner.get_range(name, start * BLOCK, (end - start) * BLOCK)
+        found: dict[int, bytes] = {}
+        for number in range(start, end):
+            found[number] = data[(number - start) * BLOCK : (number - start + 1) * BLOCK]
+            self._disk.put(f"{name}-{number}", found[number])
+        return found
 
     def _block(self, name: str, number: int) -> bytes:
         key = f"{name}-{number}"
