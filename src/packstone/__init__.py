@@ -36,14 +36,18 @@ if TYPE_CHECKING:
     from packstone.model import Entry, Problem, Snapshot
     from packstone.operations.check_names import check_names
     from packstone.operations.copy import CopyResult
-    from packstone.operations.facade import Repository, init, open
+    from packstone.operations.diff import Difference, DiffResult
+    from packstone.operations.facade import Repository
+    from packstone.operations.find import FoundPath, FoundVersion
     from packstone.operations.forget import ForgetResult
     from packstone.operations.keys import ListedKey, import_key
+    from packstone.operations.opening import init, open
     from packstone.operations.prune import PruneResult
     from packstone.operations.repair_index import RepairIndexResult
     from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
     from packstone.operations.repair_snapshots import RepairedSnapshot, RepairSnapshotsResult
     from packstone.operations.results import (
+        Change,
         CheckResult,
         Finding,
         ListedEntry,
@@ -51,7 +55,10 @@ if TYPE_CHECKING:
         RestoreResult,
         SnapshotResult,
     )
-    from packstone.operations.stats import Stats
+    from packstone.operations.rewrite import RewriteResult, Rewritten
+    from packstone.operations.stats import Growth, SnapshotStats, Stats
+    from packstone.operations.tag import TagResult
+    from packstone.operations.unique import ObjectsSize
     from packstone.repository.retention import KeptSnapshot, Retention, RetentionGroup
     from packstone.repository.snapshots import SnapshotRow
 
@@ -78,14 +85,18 @@ _HOMES = {
     "packstone.model": ("Entry", "Problem", "Snapshot"),
     "packstone.operations.check_names": ("check_names",),
     "packstone.operations.copy": ("CopyResult",),
-    "packstone.operations.facade": ("Repository", "init", "open"),
+    "packstone.operations.diff": ("Difference", "DiffResult"),
+    "packstone.operations.facade": ("Repository",),
+    "packstone.operations.find": ("FoundPath", "FoundVersion"),
     "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
+    "packstone.operations.opening": ("init", "open"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.repair_index": ("RepairIndexResult",),
     "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
     "packstone.operations.repair_snapshots": ("RepairSnapshotsResult", "RepairedSnapshot"),
     "packstone.operations.results": (
+        "Change",
         "CheckResult",
         "Finding",
         "ListedEntry",
@@ -93,21 +104,26 @@ _HOMES = {
         "RestoreResult",
         "SnapshotResult",
     ),
-    "packstone.operations.stats": ("Stats",),
+    "packstone.operations.rewrite": ("RewriteResult", "Rewritten"),
+    "packstone.operations.stats": ("Growth", "SnapshotStats", "Stats"),
+    "packstone.operations.tag": ("TagResult",),
+    "packstone.operations.unique": ("ObjectsSize",),
     "packstone.repository.retention": ("KeptSnapshot", "Retention", "RetentionGroup"),
     "packstone.repository.snapshots": ("SnapshotRow",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Argon2", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack", "Entry",
-    "Finding", "ForgetResult", "GenerationChanged", "KeptSnapshot", "ListedEntry", "ListedKey",
-    "ObjectMissing", "PackstoneError", "Problem", "Progress", "PruneResult", "RepairIndexResult",
+    "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
+    "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
+    "GenerationChanged", "Growth", "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing",
+    "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult", "RepairIndexResult",
     "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
     "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention", "RetentionGroup",
-    "Rules", "Snapshot", "SnapshotResult", "SnapshotRow", "Stats", "StorageError", "StorageFull",
-    "StorageUnavailable", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
-    "check_names", "import_key", "init", "open",
+    "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult", "SnapshotRow",
+    "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "TagResult",
+    "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__", "check_names",
+    "import_key", "init", "open",
 ]  # fmt: skip
 
 

@@ -107,3 +107,47 @@ def test_a_target_that_cannot_be_written(run, saved, make_tree) -> None:
 def test_a_path_that_is_not_in_the_snapshot(run, saved) -> None:
     outcome = run("restore", "latest:/nowhere", "--target", "out", code=2)
     assert "nowhere" in outcome.messages
+
+
+def test_restore_to_where_or_in_place(run, saved) -> None:
+    run("restore", "latest", code=2)
+    run("restore", "latest", "--in-place", "--target", "out", code=2)
+    run("restore", "latest", "--target", "out", "--read-data", code=2)
+    run("restore", "latest", "--target", "out", "--delete", code=2)
+
+
+def test_in_place(run, saved) -> None:
+    saved.joinpath("dump.sql").write_text("scribble")
+    saved.joinpath("empty").unlink()
+    outcome = run("restore", "latest", "--in-place", code=3)
+    assert "dump.sql" in outcome.messages and "exists" in outcome.messages
+    assert saved.joinpath("empty").exists()
+    saved.joinpath("extra").write_text("x")
+    text = run("restore", "latest", "--in-place", "--overwrite", "changed", "--delete").text
+    assert "restored in place" in text and "1 deleted" in text
+    assert saved.joinpath("dump.sql").stat().st_size == 40 * 20_000
+    assert not saved.joinpath("extra").exists()
+
+
+def test_a_dry_run_lists_what_would_be_done(run, saved, make_tree) -> None:
+    target = make_tree({"ex\ntra": "123", "empty": "not", "directory": {"small": "small\n"}}, "out")
+    words = ("restore", f"latest:{saved}", "-t", target, "--overwrite", "changed", "--delete", "-n")
+    lines = run(*words).text.splitlines()
+    assert any(line.split() == ["delete", "3", "B", f"{target}/ex\\ntra"] for line in lines)
+    assert any(line.split() == ["change", f"{target}/empty"] for line in lines)
+    assert any(line.split()[0] == "create" and line.endswith("/dump.sql") for line in lines)
+    assert lines[-1].startswith("dry run:")
+    rows = run(*words, "--json").json["changes"]
+    assert {"action": "delete", "path": f"{target}/ex\ntra", "bytes": 3} in rows
+    assert {row["action"] for row in rows} == {"create", "change", "delete", "attributes"}
+    run(*[word for word in words if word != "-n"])
+    assert compare.differences(saved, target, top=False) == []
+    rows = run(*words, "-v", "--json").json
+    assert {row["action"] for row in rows["changes"]} == {"keep"}
+    assert rows["files_restored"] == rows["files_deleted"] == rows["bytes_written"] == 0
+
+
+def test_verify(run, saved) -> None:
+    outcome = run("restore", f"latest:{saved}", "-t", "out", "--verify", "--json").json
+    assert outcome["files_verified"] > 5
+    assert "read back" in run("restore", f"latest:{saved}", "-t", "out2", "--verify").text

@@ -17,7 +17,7 @@ from pathlib import Path
 import faults
 import pytest
 from campaign import IS_SOAK, Caught, campaign, control
-from crash.commands import COMMANDS, Command, Stage, copies, make_stage
+from crash.commands import COMMANDS, Command, Stage, copies, judge, make_stage
 from faults import Plan, faulty_calls, in_child, storages
 
 import packstone
@@ -122,7 +122,7 @@ def test_every_call(command: Command, name: str, stages: dict[str, Stage]) -> No
                 error.add_note(f"at {at} of {len(steps)}: {steps[at]}")
                 raise
             row.trials += 1
-        assert False in found or not IS_SOAK or command.judge.__name__ == "judge"
+        assert False in found or not IS_SOAK or len(steps) < 3 or command.judge is judge
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -444,6 +444,34 @@ def test_a_disk_of_every_size(disk: Callable[..., Path], original: Scene, tmp_pa
     )
 
 
+def test_a_full_disk_is_read(
+    disk: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Restore and check need no room on it: an index that cannot grow there is made elsewhere."""
+    monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(tmp_path / "cache"))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(random.Random(1).randbytes(50_000))
+    location = disk(8000) / "repository"
+    with packstone.init(location) as repository:
+        repository.snapshot([source])
+    shutil.rmtree(location / "index")
+    with open(location.with_name("filler"), "wb", buffering=0) as filler:
+        with pytest.raises(OSError):
+            while True:
+                filler.write(bytes(4096))
+    with packstone.open(location) as repository:
+        assert repository.restore("latest", tmp_path / "target", path=bytes(source)).errors == []
+        assert repository.check(read_data=True).errors == []
+        assert any("is used instead" in warning for warning in repository.warnings)
+        (source / "more").write_bytes(os.urandom(50_000))
+        with pytest.raises(packstone.StorageFull):
+            repository.snapshot([source])
+        location.with_name("filler").unlink()
+        assert repository.snapshot([source]).errors == []
+    assert (tmp_path / "target" / "file").read_bytes() == (source / "file").read_bytes()
+
+
 def test_a_full_disk_by_the_command(disk: Callable[..., Path], tmp_path: Path) -> None:
     """Exit code 13, the reason, and what to do."""
     (tmp_path / "noise").write_bytes(os.urandom(3 << 20))

@@ -279,8 +279,8 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
         reads: list[int] = []
         inode = path.stat().st_ino
 
-        def read(fd: int, offset: int, size: int) -> bytes:
-            data = read_range(fd, offset, size)
+        def read(fd: int, offset: int, size: int, *calls: object) -> bytes:
+            data = read_range(fd, offset, size, *calls)
             if os.fstat(fd).st_ino != inode:
                 return data
             reads.append(offset)
@@ -430,6 +430,25 @@ def test_where_trees_are_damaged_nothing_is_an_orphan(filled: packstone.Reposito
     pack = Path(filled.location, "packs", place.pack_id[:2], place.pack_id)
     flip(pack, place.offset + place.stored_size // 2)
     assert filled.check().orphans is None
+
+
+def test_a_delta_that_lacks_its_base_is_no_fault_of_the_index(
+    source: Path, big_place: Path
+) -> None:
+    rng = Random(7)
+    data = bytearray(rng.randbytes(400_000))
+    with packstone.init(big_place / "deltas", chunk_size=64 * KIB) as repository:
+        (source / "table").write_bytes(data)
+        repository.snapshot([source])
+        first = largest(repository)
+        data[200_000] ^= 1
+        (source / "table").write_bytes(data)
+        assert repository.snapshot([source]).chunks_delta > 0
+    first.unlink()
+    with packstone.open(big_place / "deltas") as repository:
+        errors = repository.check(read_data=True).errors
+    assert {each.kind for each in errors} >= {"chunk"}
+    assert not [each for each in errors if each.kind == "index" and "disagrees" in each.message]
 
 
 def test_nothing_to_verify(big_place: Path) -> None:

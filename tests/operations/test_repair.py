@@ -161,10 +161,10 @@ def test_a_disk_that_cannot_be_read_at_all_moves_nothing(
     read_range = local.read_range
     target: list[int] = []
 
-    def read(fd: int, offset: int, size: int) -> bytes:
+    def read(fd: int, offset: int, size: int, *calls: object) -> bytes:
         if os.fstat(fd).st_ino in target:
             raise OSError(errno.EACCES, "Permission denied")
-        return read_range(fd, offset, size)
+        return read_range(fd, offset, size, *calls)
 
     before = everything(plain.location)
     packs = plain.packs()
@@ -189,8 +189,8 @@ def test_what_was_good_the_second_time_is_not_damage(
     read_range = local.read_range
     wrong: list[int] = []
 
-    def read(fd: int, offset: int, size: int) -> bytes:
-        data = read_range(fd, offset, size)
+    def read(fd: int, offset: int, size: int, *calls: object) -> bytes:
+        data = read_range(fd, offset, size, *calls)
         if size > 100_000 and len(data) > 100_000 and not wrong:
             wrong.append(offset)
             return bytes(9) + data[9:]

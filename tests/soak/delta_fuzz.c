@@ -32,7 +32,7 @@ static void compose(const struct layout *layout, const struct bases *bases,
                     const unsigned char *chunk)
 {
     struct piece halves[MAX_BASES][2], whole[MAX_BASES];
-    unsigned char *joined = malloc(layout->raw_size + 1);
+    unsigned char *joined = malloc(layout->raw_size + 1), *first[MAX_BASES], *second[MAX_BASES];
     for (int parted = 0; parted < 2; parted++) {
         struct texts texts = {bases->count, bases->size, {NULL}, {0}, {0}};
         struct pieces made = {malloc(2 * (layout->raw_size + 1) * sizeof(struct piece)), 0,
@@ -40,8 +40,10 @@ static void compose(const struct layout *layout, const struct bases *bases,
         for (int i = 0; i < bases->count; i++) {
             size_t size = bases->length[i], half = size / 2;
             whole[i] = (struct piece){bases->start[i], size};
-            halves[i][0] = (struct piece){bases->start[i], half};
-            halves[i][1] = (struct piece){bases->start[i] + half, size};
+            first[i] = exactly(bases->start[i], half); /* apart: nothing may run over */
+            second[i] = exactly(bases->start[i] + half, size - half);
+            halves[i][0] = (struct piece){first[i], half};
+            halves[i][1] = (struct piece){second[i], size};
             texts.pieces[i] = parted && half ? halves[i] : &whole[i];
             texts.counts[i] = parted && half ? 2 : 1;
             texts.sizes[i] = size;
@@ -52,6 +54,10 @@ static void compose(const struct layout *layout, const struct bases *bases,
         join_pieces(made.list, made.count, joined);
         require(memcmp(joined, chunk, layout->raw_size) == 0, "pieces of another chunk");
         free(made.list);
+        for (int i = 0; i < bases->count; i++) {
+            free(first[i]);
+            free(second[i]);
+        }
     }
     free(joined);
 }

@@ -147,10 +147,7 @@ def _document(result: packstone.ForgetResult) -> dict[str, Any]:
     return {
         "groups": [
             {
-                "host": group.host,
-                "paths": None if group.paths is None else [*map(render.json_name, group.paths)],
-                "name": None if group.name is None else render.json_name(group.name),
-                "tags": None if group.tags is None else list(group.tags),
+                **render.group_document(group),
                 "keep": [
                     {**_reference(kept.row), "reasons": list(kept.reasons)} for kept in group.keep
                 ],
@@ -174,26 +171,12 @@ def _show(result: packstone.ForgetResult) -> None:
         reasons = {kept.row.id: ", ".join(kept.reasons) for kept in group.keep}
         rows = [kept.row for kept in group.keep] + list(group.forget)
         rows.sort(key=lambda row: (row.snapshot.time_ns, row.id))
-        render.line(_heading(group))
+        render.line(render.group_heading(group))
         _table([(row, reasons.get(row.id)) for row in rows])
         render.line()
     if not result.groups and result.forgotten:
         _table([(row, None) for row in result.forgotten])
         render.line()
-
-
-def _heading(group: packstone.RetentionGroup) -> str:
-    """Return what the snapshots of a group have in common."""
-    parts = []
-    if group.host is not None:
-        parts.append(f"host {render.printable(group.host)}")
-    if group.paths is not None:
-        parts.append("paths " + " ".join(render.printable(path) for path in group.paths))
-    if group.name:
-        parts.append(f"name {render.printable(group.name)}")
-    if group.tags is not None:
-        parts.append("tags " + (",".join(render.printable(tag) for tag in group.tags) or "none"))
-    return ", ".join(parts) or "all snapshots"
 
 
 def _table(rows: list[tuple[packstone.SnapshotRow, str | None]]) -> None:

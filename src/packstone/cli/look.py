@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,37 +17,75 @@ if TYPE_CHECKING:
     import packstone
     from packstone.model import Entry
 
-TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFBLK: "block",
-    stat.S_IFCHR: "char",
-}
-
 
 @click.command()
+@click.option(
+    "--group-by",
+    "-g",
+    metavar="KEYS",
+    help="A table for each that differ in host, paths, tags, name: --group-by host,paths.",
+)
+@click.option(
+    "--latest",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Only the N newest of each group, or of each host and source.",
+)
 @values.filter_options
 @global_options
 @click.pass_obj
 def snapshots(
-    session: Session, host: str | None, paths: tuple[bytes, ...], tags: tuple[str, ...]
+    session: Session,
+    group_by: str | None,
+    latest: int | None,
+    host: str | None,
+    paths: tuple[bytes, ...],
+    tags: tuple[str, ...],
 ) -> int:
     """List the snapshots, oldest first."""
     with session.open() as repository:
-        rows = repository.snapshots(host=host, paths=paths, tags=tags)
-    if session.json:
+        if group_by is not None:
+            keys = [key.strip() for key in group_by.split(",") if key.strip()]
+            groups = repository.snapshot_groups(
+                keys, host=host, paths=paths, tags=tags, latest=latest
+            )
+        else:
+            rows = repository.snapshots(host=host, paths=paths, tags=tags, latest=latest)
+    if group_by is not None:
+        _show_groups(session, groups)
+    elif session.json:
         render.document([_snapshot_document(row) for row in rows])
-        return 0
-    if not rows:
-        if not session.quiet:
-            render.message("no snapshots")
-        return 0
+    elif rows:
+        _snapshot_table(rows)
+    elif not session.quiet:
+        render.message("no snapshots")
+    return 0
+
+
+def _show_groups(
+    session: Session,
+    groups: Sequence[tuple[packstone.RetentionGroup, Sequence[packstone.SnapshotRow]]],
+) -> None:
+    if session.json:
+        render.document(
+            [
+                {
+                    **render.group_document(group),
+                    "snapshots": [_snapshot_document(row) for row in rows],
+                }
+                for group, rows in groups
+            ]
+        )
+        return
+    for group, rows in groups:
+        render.line(render.group_heading(group))
+        _snapshot_table(rows)
+        render.line()
+
+
+def _snapshot_table(rows: Sequence[packstone.SnapshotRow]) -> None:
     header = ("id", "time", "host", "tags", "files", "size", "what")
     render.table(header, [_snapshot_row(row) for row in rows], right=frozenset((4, 5)))
-    return 0
 
 
 def _snapshot_document(row: packstone.SnapshotRow) -> dict[str, Any]:
@@ -134,7 +173,7 @@ def _entry_document(listed: packstone.ListedEntry) -> dict[str, Any]:
     extras = entry.extras
     document: dict[str, Any] = {
         "path": render.json_name(listed.path),
-        "type": TYPES.get(stat.S_IFMT(entry.mode), "unknown"),
+        "type": render.file_type(entry.mode),
         "mode": stat.S_IMODE(entry.mode),
         "uid": entry.uid,
         "gid": entry.gid,

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import packstone
     from packstone.errors import PackstoneError
     from packstone.model import Problem
 
@@ -56,6 +57,22 @@ def visible(message: str) -> str:
 def json_name(name: bytes) -> str:
     """Return a name for JSON: UTF-8, other bytes as lone surrogates (PEP 383)."""
     return name.decode("utf-8", "surrogateescape")
+
+
+TYPES = {
+    0o100000: "file",
+    0o040000: "dir",
+    0o120000: "symlink",
+    0o010000: "fifo",
+    0o140000: "socket",
+    0o060000: "block",
+    0o020000: "char",
+}
+
+
+def file_type(mode: int) -> str:
+    """Return what a mode says a file is: `file`, `dir`, `symlink` and so on."""
+    return TYPES.get(mode & 0o170000, "unknown")
 
 
 def iec(size: int) -> str:
@@ -138,6 +155,30 @@ def problems(found: Iterable[Problem]) -> None:
 def problem_rows(found: Iterable[Problem]) -> list[dict[str, str]]:
     """Return problems as the JSON contract has them."""
     return [{"path": json_name(p.path), "message": p.message} for p in found]
+
+
+def group_document(group: packstone.RetentionGroup) -> dict[str, Any]:
+    """Return what the snapshots of a group have in common, for JSON; else None."""
+    return {
+        "host": group.host,
+        "paths": None if group.paths is None else [*map(json_name, group.paths)],
+        "name": None if group.name is None else json_name(group.name),
+        "tags": None if group.tags is None else list(group.tags),
+    }
+
+
+def group_heading(group: packstone.RetentionGroup) -> str:
+    """Return what the snapshots of a group have in common, for people."""
+    parts = []
+    if group.host is not None:
+        parts.append(f"host {printable(group.host)}")
+    if group.paths is not None:
+        parts.append("paths " + " ".join(printable(path) for path in group.paths))
+    if group.name:
+        parts.append(f"name {printable(group.name)}")
+    if group.tags is not None:
+        parts.append("tags " + (",".join(printable(tag) for tag in group.tags) or "none"))
+    return ", ".join(parts) or "all snapshots"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[int]) -> None:

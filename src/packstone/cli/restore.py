@@ -9,14 +9,17 @@ import click
 from packstone.cli import progress, render, values
 from packstone.cli.session import Session, global_options
 from packstone.cli.values import narrowing_options, split_place
+from packstone.errors import UsageError
 
 if TYPE_CHECKING:
     import packstone
+    from packstone import Change
 
 
 @click.command()
 @click.argument("place", metavar="SNAPSHOT[:PATH]")
-@click.option("--target", "-t", type=values.name, required=True, metavar="DIR", help="Where to.")
+@click.option("--target", "-t", type=values.name, metavar="DIR", help="Where to.")
+@click.option("--in-place", is_flag=True, help="Everything to where it was, instead of --target.")
 @click.option("--include", multiple=True, metavar="P", help="Only what matches.")
 @click.option("--exclude", multiple=True, metavar="P", help="Not what matches.")
 @click.option(
@@ -24,7 +27,20 @@ if TYPE_CHECKING:
     type=click.Choice(["changed", "never", "always"]),
     help="What to do with files that exist; without it a target that is not empty is an error.",
 )
-@click.option("--dry-run", "-n", is_flag=True, help="Say what would be restored, write nothing.")
+@click.option(
+    "--read-data",
+    is_flag=True,
+    help="With --overwrite changed: compare also files of the same size and time.",
+)
+@click.option(
+    "--delete",
+    is_flag=True,
+    help="Delete what the snapshot has not, but for what patterns leave out. Try it with -n.",
+)
+@click.option("--verify", is_flag=True, help="Read every restored file back from the disk.")
+@click.option(
+    "--dry-run", "-n", is_flag=True, help="List what would change, write nothing; -v: all."
+)
 @click.option(
     "--sparse/--no-sparse", default=False, help="Write long runs of zeros as holes; holes stay."
 )
@@ -35,10 +51,14 @@ if TYPE_CHECKING:
 def restore(
     session: Session,
     place: str,
-    target: bytes,
+    target: bytes | None,
+    in_place: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     overwrite: str | None,
+    read_data: bool,
+    delete: bool,
+    verify: bool,
     dry_run: bool,
     sparse: bool,
     no_owner: bool,
@@ -48,9 +68,15 @@ def restore(
 ) -> int:
     """Restore SNAPSHOT below DIR, or what is at PATH in it directly into DIR.
 
-    SNAPSHOT is the beginning of an id, `latest`, or `latest~2` for the one two before it.
+    SNAPSHOT is the beginning of an id, `latest`, or `latest~2` for the one two before it. A
+    restore that was interrupted goes on when it is run again with --overwrite changed.
     """
+    if in_place == (target is not None):
+        raise UsageError("say where to: --target DIR, or --in-place")
+    if read_data and overwrite != "changed":
+        raise UsageError("--read-data says how to compare: it goes with --overwrite changed")
     name, inside = split_place(place)
+    listing = _Listing(session, dry_run)
     with session.open() as repository:
         row = repository.find_snapshot(name, host=host, path=path, tag=tag)
         with progress.shown(session, "restore") as report:
@@ -61,40 +87,83 @@ def restore(
                 include=include,
                 exclude=exclude,
                 overwrite=overwrite,
+                read_data=read_data,
+                delete=delete,
+                verify=verify,
                 dry_run=dry_run,
                 sparse=sparse,
                 owner=not no_owner,
                 progress=report,
+                report=listing.add if listing.wanted else None,
             )
     render.problems(result.errors)
     session.warn(result.warnings)
     if session.json:
-        session.document(
-            {
-                "snapshot_id": row.id,
-                "files_restored": result.files_restored,
-                "files_skipped": result.files_skipped,
-                "bytes_written": result.bytes_written,
-                "errors": render.problem_rows(result.errors),
-                "warnings": list(result.warnings),
-                "seconds": result.seconds,
-            }
-        )
+        found = {
+            "snapshot_id": row.id,
+            "dry_run": dry_run,
+            "files_restored": result.files_restored,
+            "files_changed": result.files_changed,
+            "files_skipped": result.files_skipped,
+            "files_deleted": result.files_deleted,
+            "files_verified": result.files_verified,
+            "bytes_written": result.bytes_written,
+            "bytes_reused": result.bytes_reused,
+            "bytes_deleted": result.bytes_deleted,
+            "errors": render.problem_rows(result.errors),
+            "warnings": list(result.warnings),
+            "seconds": result.seconds,
+        }
+        if listing.wanted:
+            found["changes"] = listing.rows
+        session.document(found)
     elif not session.quiet:
         _tell(result, row.id, target, dry_run)
     return 3 if result.errors else 0
 
 
-def _tell(result: packstone.RestoreResult, snapshot_id: str, target: bytes, dry_run: bool) -> None:
+class _Listing:
+    """What is done to each path, one line or one row of JSON each; what stays only with -v."""
+
+    def __init__(self, session: Session, dry_run: bool) -> None:
+        self.wanted = (dry_run and not session.quiet) or session.verbose > 0
+        self.rows: list[dict[str, object]] = []
+        self._json = session.json
+        self._all = session.verbose > 0
+
+    def add(self, change: Change) -> None:
+        """Tell one change."""
+        action, path, size = change
+        if action == "keep" and not self._all:
+            return
+        if self._json:
+            self.rows.append({"action": action, "path": render.json_name(path), "bytes": size})
+        else:
+            shown = render.iec(size) if size else ""
+            render.line(f"{action:10}  {shown:>10}  {render.printable(path)}")
+
+
+def _tell(
+    result: packstone.RestoreResult, snapshot_id: str, target: bytes | None, dry_run: bool
+) -> None:
     files = render.count(result.files_restored, "file")
     size = render.iec(result.bytes_written)
-    skipped = f", {result.files_skipped:,} left as they were" if result.files_skipped else ""
+    rest = ""
+    if result.bytes_reused:
+        rest += f", {render.iec(result.bytes_reused)} that were there already"
+    if result.files_skipped:
+        rest += f", {result.files_skipped:,} left as they were"
+    if result.files_deleted:
+        rest += f", {result.files_deleted:,} deleted with {render.iec(result.bytes_deleted)}"
     if dry_run:
-        render.line(f"dry run: {files} with {size} would be written{skipped}")
+        render.line(f"dry run: {files} with {size} would be written{rest}")
         return
+    if result.files_verified:
+        rest += f", {result.files_verified:,} read back"
+    where = "in place" if target is None else f"to {render.printable(target)}"
     render.line(
-        f"snapshot {snapshot_id[:8]} restored to {render.printable(target)}: {files}, {size}"
-        f"{skipped}, in {render.duration(result.seconds)}"
+        f"snapshot {snapshot_id[:8]} restored {where}: {files}, {size}"
+        f"{rest}, in {render.duration(result.seconds)}"
     )
     if result.errors:
         render.line(f"  {render.count(len(result.errors), 'problem')}, named above")

@@ -40,6 +40,16 @@ def size(text: str) -> int:
     return int(whole) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
 
 
+def size_bounds(text: str) -> tuple[int | None, int | None]:
+    """Return (smallest, largest) for `+1MiB`, more than that, `-1MiB`, less, `=1MiB` or `1MiB`."""
+    sign, rest = (text[0], text[1:]) if text[:1] in ("+", "-", "=") else ("=", text)
+    bound = size(rest)
+    return (
+        {"+": bound + 1, "-": None, "=": bound}[sign],
+        {"+": None, "-": bound - 1, "=": bound}[sign],
+    )
+
+
 def seconds(text: str) -> float:
     """Return seconds for `90`, `30s`, `5m`, `2h` or `1d`; raise BadParameter otherwise."""
     match = _SECONDS.fullmatch(text.strip())

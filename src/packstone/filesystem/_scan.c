@@ -137,13 +137,13 @@ scan_write_files(PyObject *module, PyObject *args)
 {
     PyObject *items;
     const char *prefix;
-    int owner, replace, nameless = 1;
+    int owner, replace, nameless = 1, sync = 0;
     (void)module;
-    if (!PyArg_ParseTuple(args, "Oypp|p:write_files", &items, &prefix, &owner, &replace,
-                          &nameless)) {
+    if (!PyArg_ParseTuple(args, "Oypp|pp:write_files", &items, &prefix, &owner, &replace,
+                          &nameless, &sync)) {
         return NULL;
     }
-    return write_files(items, prefix, owner, replace, nameless);
+    return write_files(items, prefix, owner, replace, nameless, sync);
 }
 
 static PyObject *
@@ -157,6 +157,31 @@ scan_rename_exclusively(PyObject *module, PyObject *args)
     }
     Py_BEGIN_ALLOW_THREADS
     result = rename_exclusively(fd, old, name);
+    Py_END_ALLOW_THREADS
+    if (result < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+scan_punch_hole(PyObject *module, PyObject *args)
+{
+    int fd, result;
+    long long offset, size;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iLL:punch_hole", &fd, &offset, &size)) {
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+#if defined(__linux__) && defined(FALLOC_FL_PUNCH_HOLE)
+    RETRY(result, fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                            (off_t)size));
+#else
+    (void)fd, (void)offset, (void)size;
+    result = -1;
+    errno = ENOTSUP;
+#endif
     Py_END_ALLOW_THREADS
     if (result < 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -280,11 +305,14 @@ static PyMethodDef methods[] = {
      "an errno."},
     {"write_files", scan_write_files, METH_VARARGS,
      "write_files([(fd, name, data, mode, uid, gid, mtime_ns)], prefix, owner, replace,\n"
-     "nameless=True) -> list: for each the bits of what was lost, or -errno if there is no file.\n"
-     "Files get their name when they are whole; before, they have none if possible, else one\n"
-     "that begins with prefix."},
+     "nameless=True, sync=False) -> list: for each the bits of what was lost, or -errno if there\n"
+     "is no file. Files get their name when they are whole; before, they have none if possible,\n"
+     "else one that begins with prefix. With sync, one that takes the place of another is on the\n"
+     "disk before it does."},
     {"rename_exclusively", scan_rename_exclusively, METH_VARARGS,
      "rename_exclusively(fd, old, new): FileExistsError if `new` is there."},
+    {"punch_hole", scan_punch_hole, METH_VARARGS,
+     "punch_hole(fd, offset, size): make these bytes zeros that take no room, where that works."},
     {"set_owner", scan_set_owner, METH_VARARGS,
      "set_owner(fd, uid, gid) -> bits of what was lost."},
     {"set_mode", scan_set_mode, METH_VARARGS,

@@ -22,6 +22,7 @@ typedef struct {
     int directory;     /* files made here belong to `uid` and `gid`; -1: not known yet */
     uint32_t uid, gid;
     int nameless;      /* O_TMPFILE and linkat work, as far as is known */
+    int sync;          /* what takes the place of a file is on the disk before it does */
     int by_descriptor; /* linkat takes the descriptor itself, else its name in /proc */
 } Learnt;
 
@@ -111,6 +112,25 @@ fill_file(int fd, Writing *file, int owner, Learnt *learnt)
     return file->result < 0 ? -1 : 0;
 }
 
+/* Content that is to take the place of other content must be on the disk first: after a power
+ * cut the name leads to one or the other, whole. Never tried again when it fails. */
+static int
+sync_content(int fd)
+{
+#if defined(__APPLE__)
+    return fsync(fd);
+#else
+    return fdatasync(fd);
+#endif
+}
+
+static int
+is_there(int directory, const char *name)
+{
+    struct stat status;
+    return fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 /* Close; a full quota may show only now. After EINTR the descriptor is closed all the same. */
 static int
 close_written(int fd)
@@ -153,7 +173,15 @@ write_nameless(Writing *file, const char *temporary, int owner, int replace, Lea
         result = link_descriptor(fd, file->directory, name, learnt);
         if (result < 0 && errno == EEXIST && replace) {
             name = temporary;
-            result = link_descriptor(fd, file->directory, name, learnt);
+            result = learnt->sync ? sync_content(fd) : 0;
+            if (result == 0) {
+                result = link_descriptor(fd, file->directory, name, learnt);
+            }
+            else {
+                file->result = -errno;
+                close(fd);
+                return 0;
+            }
         }
         if (result < 0 && errno != EEXIST) {
             close(fd);
@@ -208,6 +236,9 @@ write_file(Writing *file, const char *temporary, int owner, int replace, Learnt 
         return;
     }
     result = fill_file(fd, file, owner, learnt);
+    if (result == 0 && replace && learnt->sync && is_there(file->directory, file->name)) {
+        result = sync_content(fd);
+    }
     if (result < 0) {
         file->result = -errno;
         close(fd);
@@ -265,7 +296,7 @@ prepare_writing(Writing *file, PyObject *item)
 }
 
 static PyObject *
-write_files(PyObject *items, const char *prefix, int owner, int replace, int nameless)
+write_files(PyObject *items, const char *prefix, int owner, int replace, int nameless, int sync)
 {
     PyObject *results = NULL;
     Py_ssize_t prepared = 0;
@@ -287,7 +318,7 @@ write_files(PyObject *items, const char *prefix, int owner, int replace, int nam
         }
     }
     Py_BEGIN_ALLOW_THREADS
-    Learnt learnt = {-1, 0, 0, nameless, 1};
+    Learnt learnt = {-1, 0, 0, nameless, sync, 1};
     for (Py_ssize_t i = 0; i < count; i++) {
         snprintf(temporary, room, "%s%zu", prefix, (size_t)i);
         write_file(&files[i], temporary, owner, replace, &learnt);

@@ -33,7 +33,8 @@ CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"  # bford.info/c
 class Rules:
     """What a walk leaves out; the default is nothing. `larger_than` is in bytes.
 
-    `exclude_paths` are directories by (device, inode), whatever leads to them.
+    `exclude_paths` are directories by (device, inode), whatever leads to them. With
+    `ignore_case` patterns match names however they are capitalised.
     """
 
     patterns: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ class Rules:
     one_file_system: bool = False
     larger_than: int | None = None
     exclude_paths: tuple[tuple[int, int], ...] = ()
+    ignore_case: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,10 @@ class Filter:
     def __post_init__(self) -> None:
         patterns = [found for line in self.rules.patterns if (found := _translate(line))]
         # last first: the first that matches decides
-        self._patterns = [(p, re.compile(p.regex, re.DOTALL)) for p in reversed(patterns)]
-        self._names = _any_of([p.regex for p in patterns if p.excludes and p.by_name])
-        self._paths = _any_of([p.regex for p in patterns if p.excludes and not p.by_name])
+        flags = re.DOTALL | (re.IGNORECASE if self.rules.ignore_case else 0)
+        self._patterns = [(p, re.compile(p.regex, flags)) for p in reversed(patterns)]
+        self._names = _any_of([p.regex for p in patterns if p.excludes and p.by_name], flags)
+        self._paths = _any_of([p.regex for p in patterns if p.excludes and not p.by_name], flags)
         self.needs_path = any(not p.by_name for p in patterns)
         self._excluded = frozenset(self.rules.exclude_paths)
 
@@ -153,10 +156,10 @@ def _is_cache(fd: int) -> bool:
     return not isinstance(read, int) and read[1] == CACHE_SIGNATURE
 
 
-def _any_of(expressions: list[str]) -> re.Pattern[str] | None:
+def _any_of(expressions: list[str], flags: int) -> re.Pattern[str] | None:
     if not expressions:
         return None
-    return re.compile("|".join(f"(?:{each})" for each in expressions), re.DOTALL)
+    return re.compile("|".join(f"(?:{each})" for each in expressions), flags)
 
 
 # pathspec's regular expressions match an entry and everything below it. Here each entry is

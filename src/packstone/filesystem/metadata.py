@@ -141,8 +141,13 @@ def remove_foreign_xattrs(fd: int, entry: Entry) -> None:
     """
     wanted = {name for name, _ in entry.extras.xattrs} if entry.extras is not None else set()
     for name, _ in _scan.read_xattrs(fd) or ():
-        if name not in wanted and name.startswith((b"user.", b"system.posix_acl_")):
+        if name not in wanted and is_foreign_xattr(name):
             remove_xattr(fd, name)
+
+
+def is_foreign_xattr(name: bytes) -> bool:
+    """Return whether an attribute that an entry does not have is to go."""
+    return name.startswith((b"user.", b"system.posix_acl_"))
 
 
 def remove_xattr(fd: int, name: bytes) -> None:

@@ -63,7 +63,9 @@ def _write_rows(
     outcomes: list[Outcome],
 ) -> None:
     """Write the rows gathered so far and empty the list; `places` are theirs in `items`."""
-    results = _scan.write_files(rows, placing.temporary(), placing.owner, placing.replaces)
+    results = _scan.write_files(
+        rows, placing.temporary(), placing.owner, placing.replaces, True, placing.syncs
+    )
     if any(results):
         for place, result in zip(places, results, strict=True):
             if result == 0:

@@ -60,17 +60,23 @@ def validate_name(name: bytes) -> None:
 class Directories:
     """Open directories of one target; thread-safe.
 
-    `replaces`: what is no directory gives way to one. Raises TargetError if the root cannot be
-    opened or made.
+    `replaces`: what is no directory gives way to one. With `pretend` nothing is made or
+    changed: a directory that would be made is one that nothing is in. Raises TargetError if the
+    root cannot be opened or made.
     """
 
-    def __init__(self, root: bytes, *, replaces: bool, capacity: int) -> None:
+    def __init__(
+        self, root: bytes, *, replaces: bool, capacity: int, pretend: bool = False
+    ) -> None:
         self._open = Descriptors(capacity)
         self._replaces = replaces
+        self._pretend = pretend
         self.root = TargetDirectory(None, root)
         try:
             # The user named this path and whatever it leads through; below it, trust ends.
             self.root.made = not os.path.isdir(root)
+            if pretend and self.root.made and not os.path.lexists(root):
+                return
             os.makedirs(root, exist_ok=True)
             fd = os.open(root, _OPEN & ~os.O_NOFOLLOW)
         except OSError as error:
@@ -123,6 +129,8 @@ class Directories:
         Raises TargetError: the name is refused, something else has it, or the disk says no.
         """
         validate_name(name)
+        if self._pretend:
+            return self._pretend_to_make(parent, name)
         directory = TargetDirectory(parent, name)
         with self.hold(parent) as parent_fd:
             try:
@@ -137,6 +145,49 @@ class Directories:
             self._open.adopt(directory, fd)
             self._open.release(directory)
         return directory
+
+    def enter(self, parent: TargetDirectory, name: bytes) -> TargetDirectory | None:
+        """Meet a directory that is there; None if nothing or something else is.
+
+        Raises TargetError if it cannot be opened.
+        """
+        validate_name(name)
+        if parent.made and self._pretend:
+            return None
+        directory = TargetDirectory(parent, name)
+        with self.hold(parent) as parent_fd:
+            try:
+                try:
+                    fd = os.open(name, _OPEN, dir_fd=parent_fd)
+                except PermissionError:
+                    if not self._replaces or self._pretend:
+                        raise
+                    fd = _open_own(name, parent_fd)
+                try:
+                    if self._replaces and not self._pretend:
+                        _make_writable(fd)
+                    self._meet(directory, fd, os.fstat(fd))
+                except BaseException:
+                    os.close(fd)
+                    raise
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    return None
+                raise TargetError(f"directory cannot be opened: {error.strerror}") from error
+            self._open.adopt(directory, fd)
+            self._open.release(directory)
+        return directory
+
+    def _pretend_to_make(self, parent: TargetDirectory, name: bytes) -> TargetDirectory:
+        found = self.enter(parent, name)
+        if found is None:
+            found = TargetDirectory(parent, name)
+            found.made = True
+            if not self._replaces and not parent.made:
+                with self.hold(parent) as parent_fd:
+                    if _is_there(name, parent_fd):
+                        raise TargetError("something that is no directory is in its place")
+        return found
 
     def open_above(self, directory: TargetDirectory) -> None:
         """Have the parent of a held directory open, at the price of one call at any depth.
@@ -211,6 +262,26 @@ def _make(name: bytes, parent_fd: int) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _is_there(name: bytes, parent_fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def mount_of(fd: int) -> int | str:
+    """Return what tells the mount of an open directory from others: its number, or the device.
+
+    The number finds bind mounts too; it is there where /proc is.
+    """
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            return next(line for line in file if line.startswith("mnt_id:"))
+    except (OSError, StopIteration):
+        return os.fstat(fd).st_dev
 
 
 def _make_writable(fd: int) -> None:

@@ -70,6 +70,7 @@ class _Records:
         self._pack = pack
         self._codec = codec
         self._reader = repository.reader
+        self._index = repository.index
         self._ancestry: Ancestry | None = None
         self._planned = range(0)  # the records whose deltas it is of
         self._seal = repository.sealer.pack(pack.kind, pack.salt)
@@ -93,6 +94,8 @@ class _Records:
                 opened = self._seal.open(number, row.raw_size, row.codec, payload)
                 raw = self._codec.decode(row.codec, opened, row.raw_size)
         except REFUSED as error:
+            if self._hangs(number):
+                return ""
             # Of a delta the message says where it is.
             known = error.message.startswith(self._where(number))
             return error.message if known else f"{self._where(number)}: {error.message}"
@@ -126,6 +129,11 @@ class _Records:
         # The view agrees with the footers by now: nothing is gained by making it anew, and
         # whoever looks something up meanwhile would find it empty.
         return self._reader.delta(place, payload, row.bases, heal=False)
+
+    def _hangs(self, number: int) -> bool:
+        """Return whether a delta lacks a base: it is not present, and who needs it hears of it."""
+        row = self._pack.rows[number]
+        return row.codec in DELTA_CODECS and self._index.hangs(row)
 
     def _plan(self, number: int, behind: int) -> None:
         """Look up together what the deltas from a record on stand on."""

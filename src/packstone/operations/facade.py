@@ -15,20 +15,27 @@ from typing import Any, BinaryIO
 
 from packstone.codec.keys import Argon2
 from packstone.errors import UsageError
-from packstone.model import KIB, MIB
 from packstone.operations import (
     browse,
     check,
     check_choice,
     copy,
+    diff,
+    diff_disk,
+    find,
     forget,
     keys,
     mount,
     prune,
     restore,
+    rewrite,
     snapshot,
     stats,
+    tag,
+    unique,
 )
+from packstone.operations.diff import DiffResult, Place
+from packstone.operations.find import FindOptions, FoundPath
 from packstone.operations.options import RestoreOptions, SnapshotOptions
 from packstone.operations.repair_index import RepairIndexResult, repair_index
 from packstone.operations.repair_packs import RepairPacksResult, repair_packs
@@ -40,87 +47,16 @@ from packstone.operations.results import (
     RestoreResult,
     SnapshotResult,
 )
+from packstone.operations.rewrite import RewriteResult
+from packstone.operations.stats import Growth, SnapshotStats
+from packstone.operations.tag import TagResult
 from packstone.repository import repository as objects
 from packstone.repository.locks import Waiting
 from packstone.repository.repository import Passphrase
-from packstone.repository.retention import GROUP_BY, Retention
-from packstone.repository.snapshots import SnapshotRow, resolve, select
+from packstone.repository.retention import GROUP_BY, Retention, RetentionGroup, group_snapshots
+from packstone.repository.snapshots import SnapshotRow, newest, resolve, select
 
 AnyPath = str | bytes | Path
-
-
-def init(
-    location: str | Path,
-    *,
-    chunk_size: int | None = None,
-    pack_size: int = 64 * MIB,
-    level: int = 3,
-    delta_versions: int = 64,
-    passphrase: str | bytes | None = None,
-    like: Repository | None = None,
-    argon2: Argon2 | None = None,
-    index_dir: str | Path | None = None,
-) -> Repository:
-    """Create a repository in a new or empty directory and open it.
-
-    With a passphrase it is encrypted, and `argon2` is the cost of guessing it. With `like`
-    chunks travel unchanged between the two: the new one cuts and names them alike. Sizes in
-    bytes: `chunk_size`, the average, is a power of two from 4 KiB to 8 MiB, by default 256 KiB;
-    `pack_size` the target of packs from 1 MiB to 1 GiB; `level` is zstd's, 1 to 19;
-    `delta_versions` how many versions of a chunk stand on one whole copy, 2 to 1,024. The index
-    goes to `index_dir` if given. Raises UsageError, StorageError.
-    """
-    family: bytes | None = None
-    if like is not None:
-        average = like._objects.config.average
-        if chunk_size not in (None, average):
-            raise UsageError(f"chunk size {chunk_size}: a repository like this one has {average}")
-        chunk_size = average
-        secrets = like._objects.secrets
-        if (secrets is None) != (passphrase is None):
-            raise UsageError("of two repositories that are alike both are encrypted, or neither")
-        family = secrets.family if secrets else None
-    spent = objects.init(
-        os.fspath(location),
-        average=chunk_size or 256 * KIB,
-        pack_size=pack_size,
-        level=level,
-        delta_versions=delta_versions,
-        passphrase=passphrase,
-        family=family,
-        cost=argon2 or Argon2(),
-        index_dir=None if index_dir is None else os.fspath(index_dir),
-    )
-    made = Repository(location, passphrase=passphrase)
-    made._spent = spent
-    return made
-
-
-def open(
-    location: str | Path,
-    *,
-    passphrase: Passphrase = None,
-    index_dir: str | Path | None = None,
-    threads: int | None = None,
-    lock_timeout: float = 0.0,
-    waiting: Callable[[str], None] | None = None,
-) -> Repository:
-    """Open a repository.
-
-    `passphrase` opens an encrypted one; a function is called only when one is needed. `threads`
-    is the number of worker threads, by default one for each processor available. `lock_timeout`
-    is how many seconds to wait while others hold a lock; `waiting` is told for whom. Raises
-    RepositoryMissing, RepositoryLocked, WrongPassphrase, UnsupportedFormat, Damaged,
-    StorageError.
-    """
-    return Repository(
-        location,
-        passphrase=passphrase,
-        index_dir=index_dir,
-        threads=threads,
-        lock_timeout=lock_timeout,
-        waiting=waiting,
-    )
 
 
 class Repository:
@@ -258,11 +194,36 @@ class Repository:
         return SnapshotOptions(threads=self._threads, clock=self._clock, **options)
 
     def snapshots(
-        self, *, host: str | None = None, paths: Sequence[AnyPath] = (), tags: Sequence[str] = ()
+        self,
+        *,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        latest: int | None = None,
     ) -> list[SnapshotRow]:
-        """Return the snapshots of a host, holding all paths, with all tags; oldest first."""
+        """Return the snapshots of a host, holding all paths, with all tags; oldest first.
+
+        With `latest` only the newest so many of each host and source.
+        """
         wanted = [os.fsencode(path) for path in paths]
-        return select(self._objects.snapshots(), host=host, paths=wanted, tags=tags)
+        rows = select(self._objects.snapshots(), host=host, paths=wanted, tags=tags)
+        if latest is None:
+            return rows
+        groups = group_snapshots(rows)
+        ids = {row.id for group in groups.values() for row in newest(group, latest)}
+        return [row for row in rows if row.id in ids]
+
+    def snapshot_groups(
+        self, group_by: Sequence[str] = GROUP_BY, *, latest: int | None = None, **wanted: Any
+    ) -> list[tuple[RetentionGroup, Sequence[SnapshotRow]]]:
+        """Return snapshots by what they have in common: "host", "paths", "tags", "name".
+
+        With `latest` the newest so many of each group; further keywords as in `snapshots`.
+        """
+        groups = group_snapshots(self.snapshots(**wanted), group_by)
+        if latest is None:
+            return list(groups.items())
+        return [(group, newest(rows, latest)) for group, rows in groups.items()]
 
     def find_snapshot(
         self,
@@ -301,6 +262,133 @@ class Repository:
             raise UsageError("the root of a snapshot is a directory")
         return browse.open_stored(self._objects.reader, entry)
 
+    def find(
+        self,
+        patterns: Sequence[str] = (),
+        *,
+        snapshots: Sequence[str] = (),
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        **options: Any,
+    ) -> Iterator[FoundPath]:
+        """Yield the paths that fit patterns in some snapshots, by default all, with their history.
+
+        Further keywords as in FindOptions. Raises UsageError; Damaged, ObjectMissing on the way.
+        """
+        rows = self._choose(snapshots, host, paths, tags)
+        return find.find_paths(
+            self._objects.reader, rows, FindOptions(patterns=tuple(patterns), **options)
+        )
+
+    def diff(
+        self,
+        old: str,
+        new: str,
+        *,
+        path: str | bytes = b"",
+        old_path: str | bytes | None = None,
+    ) -> DiffResult:
+        """Compare two snapshots, or what stands at `path`, formerly `old_path`, in them.
+
+        Raises UsageError, Damaged, ObjectMissing.
+        """
+        reader = self._objects.reader
+        before = path if old_path is None else old_path
+        return diff.diff_places(
+            reader,
+            Place.find(reader, self.find_snapshot(old), os.fsencode(before)),
+            Place.find(reader, self.find_snapshot(new), os.fsencode(path)),
+        )
+
+    def diff_disk(
+        self,
+        snapshot: str,
+        disk: AnyPath,
+        *,
+        path: str | bytes | None = None,
+        exclude: Sequence[str] | None = None,
+        read_data: bool = False,
+    ) -> DiffResult:
+        """Compare what stands at `path` in a snapshot, by default at `disk`, with the disk.
+
+        Files are read where size or mtime differ, with `read_data` always. `exclude` are
+        patterns of names that count on neither side, by default those of the snapshot. What
+        could not be read is in the result's `errors`. Raises UsageError, Damaged, ObjectMissing.
+        """
+        row = self.find_snapshot(snapshot)
+        where = os.fsencode(os.path.abspath(disk) if path is None else path)
+        return diff_disk.diff_disk(
+            self._objects,
+            Place.find(self._objects.reader, row, where),
+            os.fsencode(disk),
+            exclude=row.snapshot.excludes if exclude is None else exclude,
+            read_data=read_data,
+        )
+
+    def tag(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        replace: Sequence[str] | None = None,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+    ) -> TagResult:
+        """Change the tags of snapshots: those named, or all of a host, with paths, with tags.
+
+        A changed snapshot has a new id and names the first one as `original_id`. Raises
+        UsageError, StorageError.
+        """
+        rows = self._choose(snapshots, host, paths, tags, everything=False)
+        return tag.tag_snapshots(self._objects, rows, add=add, remove=remove, replace=replace)
+
+    def rewrite(
+        self,
+        snapshots: Sequence[str] = (),
+        *,
+        exclude: Sequence[str],
+        forget: bool = False,
+        host: str | None = None,
+        paths: Sequence[AnyPath] = (),
+        tags: Sequence[str] = (),
+        dry_run: bool = False,
+    ) -> RewriteResult:
+        """Store versions of snapshots without what patterns match, chosen as in `tag`.
+
+        With `forget` the old ones are deleted, each after its new version is durable; the bytes
+        stay in packs until a prune. Raises UsageError, Damaged, ObjectMissing, StorageError.
+        """
+        rows = self._choose(snapshots, host, paths, tags, everything=False)
+        return rewrite.rewrite_snapshots(
+            self._objects, rows, exclude=exclude, forget=forget, dry_run=dry_run
+        )
+
+    def _choose(
+        self,
+        snapshots: Sequence[str],
+        host: str | None,
+        paths: Sequence[AnyPath],
+        tags: Sequence[str],
+        *,
+        everything: bool = True,
+    ) -> list[SnapshotRow]:
+        """Return the snapshots that are named, or else all that the rest lets through.
+
+        Without `everything` an empty list does not mean all of them.
+        """
+        if isinstance(snapshots, str):  # its letters would be taken for the starts of ids
+            snapshots = [snapshots]
+        if not (everything or snapshots or host or paths or tags):
+            raise UsageError("no snapshot is named", hint="Say SNAPSHOT…, --host, --path or --tag")
+        rows = self.snapshots(host=host, paths=paths, tags=tags)
+        if not snapshots:
+            return rows
+        ids = {resolve(spec, rows).id for spec in snapshots}
+        return [row for row in rows if row.id in ids]
+
     def mount(
         self,
         directory: AnyPath,
@@ -321,19 +409,20 @@ class Repository:
         )
 
     def restore(
-        self, snapshot: str, target: AnyPath, *, path: str | bytes = b"", **options: Any
+        self, snapshot: str, target: AnyPath | None, *, path: str | bytes = b"", **options: Any
     ) -> RestoreResult:
         """Restore a snapshot, or what stands at `path` in it, below `target`.
 
-        Keywords as in RestoreOptions. Files that cannot be written or whose chunks are
-        damaged are named in the result's `errors`; nothing damaged is written as good.
+        Without a target everything goes where it was. Keywords as in RestoreOptions. Files that
+        cannot be written or whose chunks are damaged are named in the result's `errors`; nothing
+        damaged is written as good.
         Raises UsageError (a target that is not empty without `overwrite`), StorageError.
         """
         row = self.find_snapshot(snapshot)
         return restore.restore_snapshot(
             self._objects,
             row,
-            os.fsencode(target),
+            None if target is None else os.fsencode(target),
             os.fsencode(path),
             RestoreOptions(threads=self._threads, **options),
         )
@@ -380,6 +469,20 @@ class Repository:
     def stats(self) -> stats.Stats:
         """Return how much there is and what it takes; raises Damaged, ObjectMissing."""
         return stats.collect_stats(self._objects)
+
+    def snapshot_stats(self, snapshots: Sequence[str]) -> list[SnapshotStats]:
+        """Return what snapshots hold, brought, and need alone; oldest first."""
+        rows = self._choose(snapshots, None, (), ()) if snapshots else []
+        return stats.collect_snapshot_stats(self._objects, rows)
+
+    def growth(self) -> list[Growth]:
+        """Return what each snapshot added to the older ones; oldest first."""
+        return stats.collect_growth(self._objects)
+
+    def freed_by(self, snapshots: Sequence[str]) -> int:
+        """Return the bytes that forgetting snapshots, and a prune, would free."""
+        rows = self._choose(snapshots, None, (), ()) if snapshots else []
+        return unique.freed_by(self._objects, {row.id for row in rows})
 
     def copy_to(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from packstone.filesystem.ignore import Rules
-from packstone.operations.results import ProgressFunction
+from packstone.operations.results import ProgressFunction, ReportFunction
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,14 +35,21 @@ class RestoreOptions:
     """What of a snapshot is restored, and what happens to files that are there already.
 
     `include` and `exclude` are gitignore-style patterns on stored paths. `overwrite` is None
-    (the target must be empty), "changed", "never" or "always".
+    (the target must be empty), "changed", "never" or "always". With "changed" a file of the
+    same size and time is taken for unchanged unless `read_data`; any other is compared. `delete`
+    removes what the snapshot has not. `verify` reads every file back from the disk. `report` is
+    told each change as it is decided.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     overwrite: str | None = None
+    read_data: bool = False
+    delete: bool = False
+    verify: bool = False
     dry_run: bool = False
     sparse: bool = False
     owner: bool = True
     threads: int = 1
     progress: ProgressFunction | None = None
+    report: ReportFunction | None = None

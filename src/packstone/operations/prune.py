@@ -87,7 +87,7 @@ class _Prune:
             raise Damaged(
                 f"{damaged[0].message}; what it needs is unknown, so nothing can be pruned",
                 name=damaged[0].name,
-                hint="Nothing was deleted. Run: packstone repair snapshots",
+                hint="Nothing was deleted. Run: packstone repair snapshots --forget",
             )
         return rows
 
@@ -98,7 +98,8 @@ class _Prune:
                 f"{marker.missing} chunks that snapshots need are in no pack, first "
                 f"{marker.missing_ids[0].hex()[:12]}…; what they stand on is unknown, so nothing "
                 "can be pruned",
-                hint="Nothing was deleted. Run: packstone check, then packstone repair",
+                hint="Nothing was deleted. Run: packstone repair packs, take a new snapshot of "
+                "what you still have, then: packstone repair snapshots --forget",
             )
 
     def plan(self, known: _Known, max_unused: float) -> Plan:

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from packstone.codec.compression import Compressor
+from packstone.codec.delta import DELTA_CODECS
 from packstone.errors import Damaged, ObjectMissing, StorageError, UnsupportedFormat, UsageError
-from packstone.model import ObjectType
+from packstone.model import ID_SIZE, ObjectType
 from packstone.operations.check_damage import Damage
 from packstone.operations.check_names import hash_file
 from packstone.operations.check_packs import Depth, PackReport, check_pack
 from packstone.operations.check_trees import TreeChecker
+from packstone.operations.prune_plan import read_listed
 from packstone.operations.repair_source import MissingFetcher, RepairSource
 from packstone.operations.results import Finding, ProgressFunction, Ticker
 from packstone.operations.salvage import Salvaged, Salvager, is_at_fault, nowhere
 from packstone.operations.storing import Workers
 from packstone.repository.carve import carve, is_foreign
 from packstone.repository.layout import list_ids, pack_name
-from packstone.repository.packs import Pack, read_pack
+from packstone.repository.packs import KEYS, Pack, RecordRow, read_pack
 from packstone.repository.places import Place
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
@@ -192,7 +194,53 @@ class _Repair:
                 break
             # What was saved may be the base of what could not be read before.
             lost = still
+            repository.reader.may_refresh = True  # what failed is tried again
             packs = [pack for pack in packs if self._salvaged[pack.id].lost]
+
+    def save_dependants(self) -> None:
+        """Store whole what can still be made of lost bases, before their packs are put away.
+
+        A base may be damaged where a delta against it does not look: the delta's own id tells.
+        """
+        reader = self._repository.reader
+        reader.may_refresh = True
+        lost = {object_id for each in self._salvaged.values() for object_id in each.lost}
+        tried: set[bytes] = set()
+        while lost:
+            deeper: set[bytes] = set()
+            writer = self._repository.writer()
+            try:
+                for row in self._standing_on(lost):
+                    chunk_id = row.objects[:ID_SIZE]
+                    if chunk_id in tried:
+                        continue
+                    tried.add(chunk_id)
+                    try:
+                        data = reader.get(ObjectType.CHUNK, chunk_id)
+                    except (Damaged, ObjectMissing):
+                        deeper.add(chunk_id)
+                        continue
+                    keys = KEYS.unpack(row.keys) if row.keys else (0, 0)
+                    writer.put_whole(ObjectType.CHUNK, chunk_id, data, keys)
+                writer.finish()
+            except BaseException:
+                writer.abandon()
+                raise
+            self._written |= set(writer.packs_written)
+            self.result.bytes_stored += writer.bytes_stored
+            lost = deeper
+
+    def _standing_on(self, bases: set[bytes]) -> Iterator[RecordRow]:
+        """Yield the deltas against any of these bases in packs that stay."""
+        victims = {each.pack for each in self._open()}
+        for pack_id, _size, records in list(self._repository.index.records()):
+            if pack_id in victims or not any(codec in DELTA_CODECS for _s, _r, codec in records):
+                continue
+            try:
+                rows = read_listed(self._repository, pack_id).rows
+            except (Damaged, ObjectMissing):
+                continue
+            yield from (row for row in rows if not bases.isdisjoint(row.bases))
 
     def _contents(self, pack_id: str) -> list[Pack]:
         """Return what a pack holds as far as anything says so."""
@@ -280,6 +328,7 @@ class _Repair:
     def conclude(self) -> None:
         """Count, and name every file of every snapshot that is lost."""
         repository, result = self._repository, self.result
+        repository.reader.may_refresh = True
         for each in result.damaged:
             salvaged = self._salvaged.get(each.pack)
             if salvaged is not None and each.outcome != PUT_BACK:
@@ -384,6 +433,7 @@ def repair_packs(
         repository.end_cut_off_sweep()
         repair.put_back()
         repair.salvage()
+        repair.save_dependants()
         repair.quarantine()
     repair.fetch_missing()
     repair.conclude()

@@ -13,8 +13,15 @@ from concurrent.futures import Future
 from typing import Any
 
 from packstone.errors import Damaged, ObjectMissing, PackstoneError, TargetError
-from packstone.filesystem.confine import Outcome, Target, TargetDirectory, TargetFile
-from packstone.model import MIB, Buffer, Entry, Problem
+from packstone.filesystem.confine import (
+    ExistingFile,
+    Outcome,
+    Target,
+    TargetDirectory,
+    TargetFile,
+)
+from packstone.model import MIB, Buffer, Entry, ObjectType, Problem
+from packstone.operations.restore_over import Reuse, has_content, missing_size
 from packstone.operations.restore_plan import (
     WINDOW_ROWS,
     Range,
@@ -22,6 +29,7 @@ from packstone.operations.restore_plan import (
     read_anywhere,
     read_range,
 )
+from packstone.operations.restore_verify import verify_file
 from packstone.operations.results import RestoreResult, Ticker
 from packstone.operations.storing import Workers
 from packstone.repository.contents import iter_content
@@ -72,8 +80,12 @@ class FileRestorer:
         threads: int,
         tick: Ticker,
         totals: tuple[int | None, int | None],
+        *,
+        pretend: bool = False,
     ) -> None:
         self._reader = repository.reader
+        self._chunk_id_of = repository.hasher.function(ObjectType.CHUNK)
+        self._pretend = pretend
         self._index = repository.index
         self._target = target
         self._result = result
@@ -94,21 +106,41 @@ class FileRestorer:
         """Whether the window should be flushed."""
         return self._window.rows + len(self._empty) >= WINDOW_ROWS
 
-    def begin(self, directory: TargetDirectory, entry: Entry, path: bytes) -> RestoredFile:
-        """Want the content of a regular file; it is there after the next `flush`."""
+    def begin(
+        self,
+        directory: TargetDirectory,
+        entry: Entry,
+        path: bytes,
+        existing: ExistingFile | None = None,
+        *,
+        leftover: bytes | None = None,
+        alone: bool = False,
+    ) -> RestoredFile:
+        """Want the content of a regular file; it is there after the next `flush`.
+
+        What `existing`, the file in its place, and `leftover`, a temporary file of a killed
+        restore, have of it is taken from there. `alone`: not in a batch with others.
+        """
+        if self._pretend:
+            return self._count(directory, entry, path, existing)
         xattrs = bool(entry.extras and entry.extras.xattrs)
-        if isinstance(entry.content, bytes) and entry.size <= _SMALL and not xattrs:
-            small = SmallFile(directory, entry, path)
-            if entry.content:
-                self._window.want(entry.content, small, 0, entry.size)
-            else:
-                self._empty.append((small, b""))
-            return small
+        if isinstance(entry.content, bytes) and entry.size <= _SMALL and not xattrs and not alone:
+            return self._begin_small(SmallFile(directory, entry, path), entry, existing)
         long = LongFile(directory, entry, path)
         position = 0
         try:
+            reuse = None
+            if existing is not None or leftover is not None:
+                chunk_id_of = self._chunk_id_of
+                reuse = Reuse(self._target, directory, entry, existing, leftover, chunk_id_of)
+                long.file = reuse.file
             for chunk_id, size in iter_content(self._reader.get, entry):
-                if chunk_id:
+                if not chunk_id:
+                    if reuse is not None:
+                        reuse.hole(position, size)
+                elif reuse is not None and reuse.take(position, size, chunk_id):
+                    self._result.bytes_reused += size
+                else:
                     with long.lock:
                         long.open_rows += 1
                     self._window.want(chunk_id, long, position, size)
@@ -116,7 +148,7 @@ class FileRestorer:
                         self.wait()
                         self.flush()
                 position += size
-        except (Damaged, ObjectMissing) as error:
+        except (Damaged, ObjectMissing, TargetError) as error:
             self._fail(long, error.message)
         with long.lock:
             long.fed = True
@@ -124,6 +156,62 @@ class FileRestorer:
         if done:
             self._finish_long(long)
         return long
+
+    def _begin_small(
+        self, small: SmallFile, entry: Entry, existing: ExistingFile | None
+    ) -> SmallFile:
+        if not entry.content:
+            self._empty.append((small, b""))
+            return small
+        assert isinstance(entry.content, bytes)
+        data = existing.read(0, entry.size) if existing is not None else None
+        if data is not None and self._chunk_id_of(data) == entry.content:
+            self._result.bytes_reused += entry.size
+            self._write_small([(small, data)], reused=True)
+        else:
+            self._window.want(entry.content, small, 0, entry.size)
+        return small
+
+    def _count(
+        self,
+        directory: TargetDirectory,
+        entry: Entry,
+        path: bytes,
+        existing: ExistingFile | None,
+    ) -> RestoredFile:
+        """Count what restoring a file would write."""
+        file = SmallFile(directory, entry, path)
+        try:
+            fetched, reused = missing_size(existing, entry, self._reader.get, self._chunk_id_of)
+        except (Damaged, ObjectMissing) as error:
+            self._fail(file, error.message)
+            return file
+        self._result.files_restored += 1
+        self._result.bytes_written += fetched
+        self._result.bytes_reused += reused
+        return file
+
+    def is_there(self, existing: ExistingFile, entry: Entry) -> bool:
+        """Return whether a file has the content of an entry; not if that cannot be known."""
+        try:
+            return has_content(existing, entry, self._reader.get, self._chunk_id_of)
+        except (Damaged, ObjectMissing):
+            return False  # whoever restores it meets the same and says so
+
+    def verify(self, files: Iterable[tuple[TargetDirectory, Entry]]) -> None:
+        """Read restored files back and name those whose content is wrong; waits for all."""
+        running = [
+            (directory, entry, self._workers.queue(self._verify, directory, entry))
+            for directory, entry in files
+        ]
+        for directory, entry, future in running:
+            message = future.result()
+            self._result.files_verified += 1
+            if message is not None:
+                self.problem(directory.path_of(entry.name), message)
+
+    def _verify(self, directory: TargetDirectory, entry: Entry) -> str | None:
+        return verify_file(self._target, directory, entry, self._reader.get, self._chunk_id_of)
 
     def flush(self) -> None:
         """Start to fetch and write everything wanted so far; `wait` ends it."""
@@ -173,7 +261,7 @@ class FileRestorer:
         if small:
             self._write_small(small)
 
-    def _write_small(self, files: list[tuple[SmallFile, Buffer]]) -> None:
+    def _write_small(self, files: list[tuple[SmallFile, Buffer]], *, reused: bool = False) -> None:
         outcomes = self._target.write_small(
             [(file.directory, file.entry, memoryview(data)) for file, data in files]
         )
@@ -187,7 +275,8 @@ class FileRestorer:
                 file.failed = True  # nothing may be linked to what is there
         with self._lock:
             self._result.files_restored += written
-            self._result.bytes_written += size
+            if not reused:
+                self._result.bytes_written += size
             self._result.files_skipped += kept
 
     def _write_long(self, long: LongFile, position: int, data: Buffer) -> None:

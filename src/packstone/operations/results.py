@@ -73,13 +73,32 @@ class SnapshotResult:
     seconds: float = 0.0
 
 
+class Change(NamedTuple):
+    """What a restore does to one path of the target; `size` in bytes, of a file's content.
+
+    `action` is "create", "change", "attributes" (content is right already), "keep" or "delete".
+    """
+
+    action: str
+    path: bytes
+    size: int
+
+
+ReportFunction = Callable[[Change], None]
+
+
 @dataclass(slots=True)
 class RestoreResult:
-    """What a restore wrote."""
+    """What a restore wrote, or with `dry_run` would write."""
 
-    files_restored: int = 0
-    files_skipped: int = 0
-    bytes_written: int = 0
+    files_restored: int = 0  # created or changed
+    files_changed: int = 0  # those of them that replaced what was there
+    files_skipped: int = 0  # left as they were, but for attributes
+    files_deleted: int = 0  # names, also of directories
+    files_verified: int = 0
+    bytes_written: int = 0  # content that came from the repository
+    bytes_reused: int = 0  # content of changed files that was there already
+    bytes_deleted: int = 0
     errors: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0

@@ -63,16 +63,13 @@ def parts(number: int, pack: Pack) -> Iterator[Part]:
         yield part
 
 
-def count_misplaced(
-    transaction: Any, databases: dict[bytes, Any], part: Part, differing: set[int]
-) -> int:
-    """Return how many of some objects are in differing records or not where they should be."""
-    wrong = 0
+def misplaced(transaction: Any, databases: dict[bytes, Any], part: Part) -> list[int]:
+    """Return the records of objects that are not where they should be, one for each object."""
+    wrong: list[int] = []
     get = transaction.get
     objects = databases[OBJECTS]
     for object_id, place, record in part:
         value = get(object_id, db=objects)
-        wrong += record in differing or (
-            value != place and (value is None or place not in split_places(bytes(value)))
-        )
+        if value != place and (value is None or place not in split_places(bytes(value))):
+            wrong.append(record)
     return wrong

@@ -83,6 +83,8 @@ class BaseFinder:
     def _candidates(self, cuts: CutReader, chunk_id: bytes, sources: list[Cut]) -> Candidates:
         if not sources or self._has_ended(cuts, sources[0]):
             return NONE
+        if cuts.is_known(chunk_id):
+            return NONE  # it was lost: deltas may stand on it that need it whole
         bases: dict[bytes, Base] = {}
         near: list[Base] = []
         for source in sources:
@@ -106,7 +108,7 @@ class BaseFinder:
         number = source.lineage + 1
         wanted = number & (number - 1)
         front = [source]
-        for _ in range(_STEPS):
+        for _ in range(self._max_depth + 1):  # each step takes a bit from a number of so many
             if front[0].lineage <= wanted:
                 break
             front = self._below(cuts, front, 0)

@@ -93,8 +93,8 @@ def find_hanging(
     transaction: Any,
     databases: dict[bytes, Any],
     depth_of: Callable[[int, int], int | None],
-) -> set[tuple[int, int]]:
-    """Return (pack number, record) of deltas that lack a base at a place of less depth.
+) -> tuple[set[tuple[int, int]], set[bytes]]:
+    """Return (pack number, record) of deltas that lack a base at a place of less depth, and it.
 
     `depth_of` gives the depth of a record, None if its pack is gone.
     """
@@ -107,6 +107,7 @@ def find_hanging(
         if depth is not None:
             by_depth.setdefault(depth, []).append(place)
     dead: set[tuple[int, int]] = set()
+    lost: set[bytes] = set()
     for depth in sorted(by_depth):  # bases are of less depth: they are settled before
         for place in by_depth[depth]:
             ids = split_ids(bytes(transaction.get(RECORD.pack(*place), db=databases[BASES])))
@@ -116,8 +117,9 @@ def find_hanging(
                 depths = [depth_of(*each) for each in found if each not in dead]
                 if not any(each is not None and each < depth for each in depths):
                     dead.add(place)
+                    lost.add(base_id)
                     break
-    return dead
+    return dead, lost
 
 
 class CutReader:
@@ -134,8 +136,13 @@ class CutReader:
         self._get = transaction.get
         self._cuts = databases[CUTS]
         self._bases = databases[BASES]
+        self._objects = databases[b"objects"]
         self._chunk = chunk
         self.find = find
+
+    def is_known(self, chunk_id: bytes) -> bool:
+        """Return whether a chunk is, or was once, in a pack."""
+        return self._get(chunk_id, db=self._objects) is not None
 
     def at(self, key: int) -> tuple[Cut | None, Cut | None]:
         """Return the chunks that end and that start at a cut."""

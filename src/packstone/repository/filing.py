@@ -89,6 +89,11 @@ class Filing:
                     put(key, old + place, db=objects)
             self._view.looked_up(RELEASED)
 
+    def note_lost(self, transaction: Any, ids: Sequence[bytes]) -> None:
+        """Remember chunks that are gone and that deltas stand on: they are to come back whole."""
+        for object_id in ids:
+            transaction.put(object_id, b"", overwrite=False, db=self._view.databases[OBJECTS])
+
     def drop_places(
         self, transaction: Any, places: Sequence[tuple[tuple[int, int], bytes]]
     ) -> None:

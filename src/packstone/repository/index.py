@@ -20,9 +20,9 @@ from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing
 from packstone.model import ID_SIZE
 from packstone.repository.agreement import (
-    count_misplaced,
     count_objects,
     differing_records,
+    misplaced,
     parts,
 )
 from packstone.repository.cuts import (
@@ -38,7 +38,7 @@ from packstone.repository.cuts import (
 from packstone.repository.filing import META, NUMBERS, OBJECTS, PACKS, RELEASED, Filing
 from packstone.repository.layout import list_ids
 from packstone.repository.pack_reading import read_packs
-from packstone.repository.packs import OBJECT, Pack
+from packstone.repository.packs import OBJECT, Pack, RecordRow
 from packstone.repository.places import (
     NUMBER,
     PACK,
@@ -91,7 +91,11 @@ class Index:
         self._pack_sizes: dict[int, int] = {}
         self._epoch = b""
         self._seen = -1  # the last transaction whose epoch was compared
-        self._view.write(self._adopt)
+        try:
+            self._view.write(self._adopt)
+        except BaseException:
+            self._view.close()
+            raise
         self._batch = LARGE_BATCH if self.objects() > _LARGE_TREE else BATCH
 
     def _adopt(self, transaction: Any) -> None:
@@ -217,7 +221,7 @@ class Index:
         Whoever stores such a chunk again makes it whole, as it does with any other lost one.
         """
         with self._reading() as transaction:
-            dead = find_hanging(
+            dead, lost = find_hanging(
                 transaction, self._view.databases, partial(self._depth_of, transaction)
             )
             ids = [
@@ -226,9 +230,14 @@ class Index:
                 if (rows := self._rows_of(transaction, place[0])) is not None
                 and (cut := cut_of(rows, *place)) is not None
             ]
+
+        def change(transaction: Any) -> None:
+            self._filing.drop_places(transaction, ids)
+            self._filing.note_lost(transaction, sorted(lost))
+
         if ids:
             with self._writing:
-                self._write(lambda transaction: self._filing.drop_places(transaction, ids))
+                self._write(change)
 
     def _depth_of(self, transaction: Any, number: int, record: int) -> int | None:
         row = self._row(transaction, number, record)
@@ -479,12 +488,19 @@ class Index:
             if rows is None or bytes(value) != pack_value(number, pack):
                 return count_objects(pack)
             differing = differing_records(transaction, databases, number, rows, pack)
-        count = 0
+        count = sum(len(pack.rows[record].objects) for record in differing) // OBJECT.size
         for part in parts(number, pack):
             with self._reading() as transaction:
-                count += count_misplaced(transaction, databases, part, differing)
+                wrong = misplaced(transaction, databases, part)
             self._view.looked_up(len(part))
+            count += sum(
+                record not in differing and not self.hangs(pack.rows[record]) for record in wrong
+            )
         return count
+
+    def hangs(self, row: RecordRow) -> bool:
+        """Return whether a base of a delta is gone: such a one does not count as present."""
+        return any(place is None or place.depth >= row.depth for place in self.find_many(row.bases))
 
     def recall(self, pack_id: str) -> Pack | None:
         """Return what the view knows of a pack, None if it does not know it.

@@ -7,7 +7,7 @@ newest of least depth. Reads trees and the view, no chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from packstone.errors import ObjectMissing
 from packstone.model import ID_SIZE, Entry, ObjectType
@@ -46,6 +46,27 @@ class Marks:
             size = max(len(ours), len(theirs))
             both = int.from_bytes(ours, "little") | int.from_bytes(theirs, "little")
             self._bits[pack_id] = bytearray(both.to_bytes(size, "little"))
+
+    def common(self, other: Marks) -> Marks:
+        """Return what both have marked."""
+        return self._combined(other, lambda ours, theirs: ours & theirs)
+
+    def without(self, other: Marks) -> Marks:
+        """Return what others have not marked."""
+        return self._combined(other, lambda ours, theirs: ours & ~theirs)
+
+    def _combined(self, other: Marks, combine: Callable[[int, int], int]) -> Marks:
+        found = Marks()
+        for pack_id, bits in self._bits.items():
+            theirs = int.from_bytes(other._bits.get(pack_id, b""), "little")
+            both = combine(int.from_bytes(bits, "little"), theirs)
+            if both:
+                found._bits[pack_id] = bytearray(both.to_bytes(len(bits), "little"))
+        return found
+
+    def packs(self) -> Iterable[str]:
+        """Return the ids of the packs that have something marked."""
+        return self._bits.keys()
 
     def has(self, pack_id: str, number: int) -> bool:
         """Return whether an object of a pack is marked."""

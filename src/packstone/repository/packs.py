@@ -330,7 +330,7 @@ def read_pack(
     raise Damaged(
         f"pack {pack_id}: both footers are unusable: {'; '.join(failures)}",
         name=name,
-        hint=f"Run: packstone check, then restore packs/…/{pack_id[:12]}… from a copy",
+        hint="Run: packstone repair packs, with --from if there is a copy",
     )
 
 

@@ -114,24 +114,23 @@ class ObjectReader:
         """Return an object, of less than `depth` steps if that is given."""
         while True:
             heals = self._heals
+            attempt = self._attempt()
             places = self._index.find(object_id)
             if places and (depth is None or places[0].depth < depth):
                 try:
                     data = piece(self._record(places[0]), places[0])
                     self.verify(kind, object_id, data, places[0])
                     return data
-                except REFUSED:
-                    pass
-            attempt = self._attempt()
+                except REFUSED as error:
+                    if places[0].codec not in DELTA_CODECS:  # nothing but this place is at fault
+                        attempt.failed[object_id, places[0]] = error
             try:
                 if depth is None:
                     return attempt.read(kind, object_id, places)
                 return attempt.base(object_id, depth)
             except REFUSED:
-                if not heal:
-                    self._remember(attempt)
-                    raise
-                if not self._heal(heals, attempt):
+                # Without a look at the footers it is not known whether the view was at fault.
+                if not heal or not self._heal(heals, attempt):
                     raise
 
     def delta(
@@ -140,7 +139,7 @@ class ObjectReader:
         """Return what a delta makes of bases that are what their ids say; raises Damaged.
 
         For whoever knows from a footer what the bases are, and has seen that `decode` fails.
-        Without `heal` the view is left as it is.
+        Without `heal` the view is left as it is, for whoever has compared it with the footers.
         """
         while True:
             heals = self._heals

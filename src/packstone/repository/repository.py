@@ -17,7 +17,13 @@ from packstone.codec.compression import Compressor
 from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.codec.keys import Argon2, Secrets, check_new
-from packstone.errors import Damaged, ObjectMissing, UsageError, WrongPassphrase
+from packstone.errors import (
+    Damaged,
+    ObjectMissing,
+    StorageFull,
+    UsageError,
+    WrongPassphrase,
+)
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
@@ -91,6 +97,7 @@ class ObjectRepository:
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
+        self._no_room: StorageFull | None = None  # why the index is not where it should be
         self._reader: ObjectReader | None = None
         self.damaged_packs: list[Damaged] = []
 
@@ -116,20 +123,47 @@ class ObjectRepository:
         with self._opening:
             if self._index is None:
                 directory = self._index_dir or self._default_index_dir()
-                index = Index(directory, self.sealer)
                 try:
-                    self.damaged_packs = index.refresh(self.storage)
-                    self._refreshed = time.monotonic()
-                except BaseException:
-                    index.close()
-                    raise
+                    index = self._open_index(directory)
+                except StorageFull as error:
+                    own = as_directory(self.storage)
+                    if own is None or directory != own.full_path("index"):
+                        raise
+                    # What is on a full disk must be read all the same.
+                    elsewhere = os.path.join(cache_directory(), self._index_name())
+                    index = self._open_index(elsewhere)
+                    self._no_room = error
+                    self.warnings.append(f"{error.message}. {elsewhere} is used instead")
                 self.warnings.extend(error.message for error in self.damaged_packs)
                 self._index = index
             return self._index
 
-    def _default_index_dir(self) -> str:
+    def _bring_index_home(self) -> None:
+        """Have the index where it belongs before anything is written; raises StorageFull."""
+        if self._no_room is not None:
+            self._close_index()  # there may be room by now
+        _ = self.index
+        error = self._no_room
+        if error is not None:
+            self._close_index()
+            raise error
+
+    def _open_index(self, directory: str) -> Index:
+        index = Index(directory, self.sealer)
+        try:
+            self.damaged_packs = index.refresh(self.storage)
+            self._refreshed = time.monotonic()
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def _index_name(self) -> str:
         # A copy of a repository has its id and not its packs: the place is part of the name.
-        name = f"{self.repository_id.hex()}-{place_digest(self.storage)[:16]}"
+        return f"{self.repository_id.hex()}-{place_digest(self.storage)[:16]}"
+
+    def _default_index_dir(self) -> str:
+        name = self._index_name()
         if self.encrypted:
             # It tells ids, sizes and fingerprints: storage has no say in where it goes.
             return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
@@ -175,6 +209,8 @@ class ObjectRepository:
         """Begin a writing session; raises UnsupportedFormat when a feature forbids it."""
         layout.check_features(self.storage, self.sealer, writing=True)
         generation = self.generation() if dry_run else self._begin_writing()
+        if not dry_run:
+            self._bring_index_home()
         # What others have stored since is not stored again; asking costs where storage is far.
         index = self.index
         if not self.storage.is_far or time.monotonic() - self._refreshed > _FRESH:
@@ -235,12 +271,16 @@ class ObjectRepository:
 
     def close(self) -> None:
         """Release the lock and the view."""
+        self._close_index()
+        self.lock.release()
+        self.storage.close()
+
+    def _close_index(self) -> None:
         if self._index is not None:
             self._index.close()
             self._index = None
         self._reader = None
-        self.lock.release()
-        self.storage.close()
+        self._no_room = None
 
 
 def _storage_at(location: str) -> Storage:

@@ -95,6 +95,11 @@ def select(
     ]
 
 
+def newest(rows: Sequence[SnapshotRow], count: int) -> Sequence[SnapshotRow]:
+    """Return the last so many of snapshots that are sorted by time."""
+    return rows[max(len(rows) - count, 0) :]
+
+
 def _holds(snapshot: Snapshot, path: bytes) -> bool:
     if snapshot.name and path.lstrip(b"/") == snapshot.name:
         return True

@@ -146,10 +146,10 @@ def iter_entries(get: Get, tree_id: bytes) -> Iterator[Entry]:
 def iter_pages(get: Get, tree_id: bytes) -> Iterator[list[Entry]]:
     """Yield a directory's entries a page at a time; raises Damaged for unsound nesting."""
     last = b""
-    stack: list[_Expected] = [(-1, tree_id, b"", -1)]
+    stack: list[Expected] = [(-1, tree_id, b"", -1)]
     while stack:
         expected = stack.pop()
-        level, rows = _read_page(get, expected)
+        level, rows = read_page(get, expected)
         if level:
             refs: list[tuple[bytes, bytes, int]] = rows  # type: ignore[assignment]
             stack.extend((level - 1, ref[1], ref[0], ref[2]) for ref in reversed(refs))
@@ -168,11 +168,11 @@ def iter_readable(get: Get, tree_id: bytes) -> Iterator[list[Entry] | Damaged | 
     Raises Damaged, ObjectMissing where the topmost page cannot be read: then all is lost.
     """
     last = b""
-    stack: list[_Expected] = [(-1, tree_id, b"", -1)]
+    stack: list[Expected] = [(-1, tree_id, b"", -1)]
     while stack:
         expected = stack.pop()
         try:
-            level, rows = _read_page(get, expected)
+            level, rows = read_page(get, expected)
             if not level and rows and rows[0].name <= last:  # type: ignore[union-attr]
                 raise Damaged("tree pages with names out of order")
         except (Damaged, ObjectMissing) as error:
@@ -190,11 +190,11 @@ def iter_readable(get: Get, tree_id: bytes) -> Iterator[list[Entry] | Damaged | 
         yield entries
 
 
-_Expected = tuple[int, bytes, bytes, int]  # level, id, first name, entries below; -1: any
+Expected = tuple[int, bytes, bytes, int]  # level, id, first name, entries below; -1: any
 
 
-def _read_page(
-    get: Get, expected: _Expected
+def read_page(
+    get: Get, expected: Expected
 ) -> tuple[int, list[Entry] | list[tuple[bytes, bytes, int]]]:
     """Read a page and compare it with what the page above says of it; raises Damaged."""
     level, page_id, first, count = expected
@@ -216,9 +216,9 @@ def _read_page(
 
 def find_entry(get: Get, tree_id: bytes, name: bytes) -> Entry | None:
     """Return the entry of one name, reading only the pages that lead to it."""
-    expected: _Expected = (-1, tree_id, b"", -1)
+    expected: Expected = (-1, tree_id, b"", -1)
     while True:
-        level, rows = _read_page(get, expected)
+        level, rows = read_page(get, expected)
         if level == 0:
             entries: list[Entry] = rows  # type: ignore[assignment]
             return next((entry for entry in entries if entry.name == name), None)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _META = struct.Struct("<16xIIQQI92xQQ")  # of LMDB 0.9: header, magic, version, …, last page, txn
 _META_MAGIC, _META_VERSION = 0xBEEFC0DE, 1
 _FIRST_MAP = 64 * MIB
+_LOCK_SIZE = 8192  # of LMDB's lock file: a header and 126 readers
 _LARGE = 64 * MIB  # an index below this may stay mapped
 _TOUCHED = 1024  # look-ups between two releases: at most 64 MiB of mapped pages
 
@@ -187,6 +188,7 @@ class View:
                 self._remove()
                 exists = False
             size = max(_FIRST_MAP, 2 * os.path.getsize(self._path)) if exists else _FIRST_MAP
+            self._reserve_lock()
             self._environment = lmdb.open(
                 self.directory,
                 map_size=size,
@@ -198,9 +200,30 @@ class View:
             )
             # Readers that were killed pin old pages and make the file grow.
             self._environment.reader_check()
-            self.databases = {name: self._environment.open_db(name) for name in self._names}
+            try:
+                self.databases = self._open_databases()
+            except lmdb.MapResizedError:  # another process has grown it since the line before
+                self._environment.set_mapsize(0)
+                self.databases = self._open_databases()
         except (lmdb.Error, OSError) as error:
             raise _failure(error, self.directory) from error
+
+    def _reserve_lock(self) -> None:
+        """Have the blocks of LMDB's lock file on the disk before it is mapped.
+
+        It maps a file with holes and writes to them: on a full disk that ends the process (SIGBUS).
+        """
+        fd = os.open(
+            os.path.join(self.directory, "lock.mdb"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, _LOCK_SIZE)
+        finally:
+            os.close(fd)
+
+    def _open_databases(self) -> dict[bytes, Any]:
+        return {name: self._environment.open_db(name) for name in self._names}
 
     def _remove(self) -> None:
         _remove_files(self.directory)
@@ -214,14 +237,14 @@ class View:
 
     def write(self, change: Callable[[Any], T]) -> T:
         """Run `change(transaction)` in one write transaction, again in a larger map if full."""
+        # A reader that was killed pins old pages for as long as this is open. Writes are few.
+        self._environment.reader_check()
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
                     return change(transaction)
             except lmdb.MapFullError:
-                # Perhaps it is full of old pages only because a reader was killed that held them.
-                if not self._environment.reader_check():
-                    self.resize(2 * self._environment.info()["map_size"])
+                self.resize(2 * self._environment.info()["map_size"])
             except lmdb.MapResizedError:
                 self.resize(0)
             except lmdb.Error as error:

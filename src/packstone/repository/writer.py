@@ -69,7 +69,8 @@ class _Record(NamedTuple):
 class ObjectWriter:
     """One writing session; `put` and its kin may be called from several threads.
 
-    Ends with `commit` or `abandon`. Counts are of this session, sizes in bytes.
+    Ends with `commit`, of one snapshot or several, or `abandon`. Counts are of this session,
+    sizes in bytes.
     """
 
     def __init__(
@@ -453,10 +454,12 @@ class ObjectWriter:
             raise self._failure
         self._forget_known(self._index.flush())
 
-    def commit(self, snapshot: Snapshot) -> str:
+    def commit(self, snapshot: Snapshot, *, like: str = "") -> str:
         """Finish, then put the snapshot object: the one commit point. Return its id.
 
-        Raises GenerationChanged when a sweep ran meanwhile: the snapshot is withdrawn.
+        `like` is the id of a stored snapshot that this one is a version of: then nobody has
+        looked at its chunks, and it is known to be complete only if the other one is. Raises
+        GenerationChanged when a sweep ran meanwhile: the snapshot is withdrawn.
         """
         self.finish()
         if not self._index.present([snapshot.tree])[0]:
@@ -489,6 +492,8 @@ class ObjectWriter:
             # committed must not be there.
             self._storage.delete(snapshot_name(snapshot_id))
             raise
+        if like and not self._index.is_complete(like, self.generation):
+            return snapshot_id
         # This saves look-ups later and no more: the snapshot is there, whatever becomes of it.
         with contextlib.suppress(StorageError):
             self._index.set_complete(snapshot_id, self.generation, self._forgotten)

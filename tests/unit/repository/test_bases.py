@@ -48,6 +48,9 @@ class Known:
         self.looks += 1
         return self.by_id.get(chunk_id)
 
+    def is_known(self, chunk_id: bytes) -> bool:
+        return False  # what is looked for here was never stored
+
     def bases(self, chunk: Cut) -> list[bytes]:
         self.looks += 1
         return self.below.get(chunk.id, [])
