@@ -46,7 +46,7 @@ def test_a_foreign_directory(run, make_tree) -> None:
     assert sorted(path.name for path in tree.rglob("*")) == ["else", "somebody"]
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/store", "sftp://host/store", "http://host/"])
+@pytest.mark.parametrize("url", ["rclone://bucket/store", "sftp://host/store", "http://host/"])
 def test_a_storage_that_is_not_known(run, url: str) -> None:
     assert "storage" in run("-r", url, "snapshots", code=2).messages
 

@@ -16,11 +16,15 @@ from conftest import Packstone
 @contextmanager
 def writing(run: Packstone) -> Iterator[subprocess.Popen[bytes]]:
     """Let a snapshot of a pipe be under way, until the end of the block."""
+    notes = Path(run.environment["PACKSTONE_REPO"]) / "locks"
+    before = set(notes.iterdir()) if notes.is_dir() else set()
     process = run.start("snapshot", "--stdin", "dump")
     assert process.stdin is not None
-    notes = Path(run.environment["PACKSTONE_REPO"]) / "locks"
     deadline = time.monotonic() + 20
-    while not (notes.is_dir() and any(each.stat().st_size for each in notes.iterdir())):
+    while not (
+        notes.is_dir()
+        and any(each.stat().st_size for each in notes.iterdir() if each not in before)
+    ):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     try:
