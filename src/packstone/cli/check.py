@@ -80,7 +80,7 @@ def check(
             )
     session.warn(result.warnings)
     if session.json:
-        render.document(_document(result))
+        session.document(_document(result))
     else:
         for finding in result.errors:
             _tell(finding, session.verbose)

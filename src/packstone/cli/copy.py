@@ -75,8 +75,9 @@ def copy(
         else:
             result = repository.copy_to(other, wanted, verify=verify)
     session.warn(result.warnings)
+    session.count(other.requests())
     if session.json:
-        render.document(asdict(result))
+        session.document(asdict(result))
     else:
         _tell(session, result, verify)
     return Damaged.exit_code if result.errors else 0

@@ -90,7 +90,7 @@ def diff(
                 read_data=read_data,
             )
     if session.json:
-        render.document(_document(result))
+        session.document(_document(result))
     else:
         _show(result, session.quiet)
     render.problems(result.errors)

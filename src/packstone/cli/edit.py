@@ -45,7 +45,7 @@ def tag(
             tags=tags,
         )
     if session.json:
-        render.document(
+        session.document(
             {
                 "changed": [
                     {"old_id": old.id, "id": new.id, "tags": list(new.snapshot.tags)}
@@ -108,7 +108,7 @@ def rewrite(
     for row in result.emptied:
         session.warn([f"nothing would stay of snapshot {row.id[:8]}: left as it is, forget it"])
     if session.json:
-        render.document(
+        session.document(
             {
                 "rewritten": [
                     {

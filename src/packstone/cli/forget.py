@@ -125,7 +125,7 @@ def forget(
         document = _document(result)
         if pruned is not None:
             document["prune"] = asdict(pruned)
-        render.document(document)
+        session.document(document)
     elif then_prune and pruned is not None:
         tell(session, pruned)
     elif pruned is not None and not session.quiet:

@@ -86,7 +86,8 @@ def init(
     if not location:
         raise UsageError("no repository is named", hint="say where: packstone init REPO")
     secret = None if encrypt is False else _new_passphrase()
-    with _opened(like) as other:
+    with (
+        _opened(like) as other,
         packstone.init(
             location,
             chunk_size=chunk_size,
@@ -97,9 +98,12 @@ def init(
             like=other,
             argon2=cost_of(options),
             index_dir=index_dir,
-        ).close()
+        ) as made,
+    ):
+        made.close()
+        session.count(made.requests())
     if session.json:
-        render.document({"repository": location, "encrypted": secret is not None})
+        session.document({"repository": location, "encrypted": secret is not None})
     elif not session.quiet:
         _tell(location, secret is not None)
     return 0

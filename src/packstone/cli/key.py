@@ -120,7 +120,7 @@ def add(
         else:
             slot = repository.add_key(_new(new_passphrase_file), label=label, argon2=cost)
     if session.json:
-        render.document({"id": slot, "recovery_key": shown})
+        session.document({"id": slot, "recovery_key": shown})
         return 0
     if shown is not None:
         render.line(shown)
@@ -178,7 +178,7 @@ def export(session: Session, slot: str, output: str | None) -> int:
         except OSError as error:
             raise UsageError(f"--output {render.printable(output)}: {error.strerror}") from error
     if session.json:
-        render.document({"export": text})
+        session.document({"export": text})
     elif output is None:
         render.line(text.rstrip("\n"))
     return 0

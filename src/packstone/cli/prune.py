@@ -49,7 +49,7 @@ def tell(session: Session, result: packstone.PruneResult) -> None:
     """Say what a prune did."""
     session.warn(result.warnings)
     if session.json:
-        render.document(asdict(result))
+        session.document(asdict(result))
         return
     for reason in sorted(result.damaged.values()):
         render.message(

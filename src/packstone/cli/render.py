@@ -192,6 +192,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset
         line("  ".join(cells).rstrip())
 
 
+def requests(counts: dict[str, int]) -> str:
+    """Return what was asked of an object store, for people."""
+    again = f", {counts['retries']:,} tried again" if counts.get("retries") else ""
+    return (
+        f"requests: {counts['put']:,} PUT, {counts['get']:,} GET, {counts['list']:,} LIST, "
+        f"{counts['delete']:,} DELETE{again}; {iec(counts['bytes_sent'])} sent, "
+        f"{iec(counts['bytes_received'])} received"
+    )
+
+
 def document(value: Any) -> None:
     """Write one JSON document to stdout."""
     import json

@@ -42,7 +42,7 @@ def index(session: Session, force: bool) -> int:
         result = repository.repair_index(force=force)
     session.warn(result.warnings)
     if session.json:
-        render.document(asdict(result))
+        session.document(asdict(result))
     else:
         _tell_index(session, result)
     return Damaged.exit_code if result.damaged else 0
@@ -94,7 +94,7 @@ def packs_(session: Session, packs: tuple[str, ...], source: str | None) -> int:
             session.warn(other.warnings)
     session.warn(result.warnings)
     if session.json:
-        render.document(_packs_document(result))
+        session.document(_packs_document(result))
     else:
         _tell_packs(session, result)
     return 0 if result.is_whole else Damaged.exit_code
@@ -206,7 +206,7 @@ def snapshots_(session: Session, snapshots: tuple[str, ...], forget: bool, dry_r
         result = repository.repair_snapshots(snapshots, forget=forget, dry_run=dry_run)
     session.warn(result.warnings)
     if session.json:
-        render.document(_snapshots_document(result))
+        session.document(_snapshots_document(result))
     else:
         _tell_snapshots(session, result)
     return 0 if result.is_whole else Damaged.exit_code

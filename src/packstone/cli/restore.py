@@ -116,7 +116,7 @@ def restore(
         }
         if listing.wanted:
             found["changes"] = listing.rows
-        render.document(found)
+        session.document(found)
     elif not session.quiet:
         _tell(result, row.id, target, dry_run)
     return 3 if result.errors else 0

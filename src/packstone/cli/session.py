@@ -26,7 +26,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class Session:
     """What the global options of one run say; `threads` None means all processors."""
 
-    __slots__ = ("_told", "json", "lock_timeout", "quiet", "repository", "threads", "verbose")
+    __slots__ = (
+        "_told",
+        "json",
+        "limit_download",
+        "limit_upload",
+        "lock_timeout",
+        "quiet",
+        "repository",
+        "requests",
+        "threads",
+        "verbose",
+    )
 
     def __init__(self) -> None:
         self.repository: str | None = None
@@ -35,6 +46,9 @@ class Session:
         self.verbose = 0
         self.threads: int | None = None
         self.lock_timeout = 0.0
+        self.limit_upload: int | None = None
+        self.limit_download: int | None = None
+        self.requests: dict[str, int] = {}  # what the storage of this run was asked
         self._told: set[str] = set()
 
     def location(self) -> str:
@@ -60,10 +74,24 @@ class Session:
             lock_timeout=self.lock_timeout,
             waiting=lambda text: render.message(render.visible(text)),
         ) as repository:
+            repository.limit_transfer(self.limit_upload, self.limit_download)
             try:
                 yield repository
             finally:
                 self.warn(repository.warnings)
+                repository.close()  # gives the lock back, which is a request too
+                self.count(repository.requests())
+
+    def count(self, requests: dict[str, int]) -> None:
+        """Add to what was asked of storages; tell it to whoever wants to hear more."""
+        for name, number in requests.items():
+            self.requests[name] = self.requests.get(name, 0) + number
+        if requests and self.verbose and not self.quiet:
+            render.message(render.requests(requests))
+
+    def document(self, value: dict[str, Any]) -> None:
+        """Write one JSON document to stdout, with what was asked of an object store."""
+        render.document(value | {"requests": self.requests} if self.requests else value)
 
     def warn(self, warnings: Iterable[str]) -> None:
         """Tell warnings, each once, unless the user wants quiet."""
@@ -135,6 +163,24 @@ def global_options(command: Command) -> Command:
             is_eager=True,
             callback=_store,
             help="Worker threads (default: the processors available).",
+        ),
+        click.option(
+            "--limit-upload",
+            type=values.size,
+            metavar="SIZE",
+            expose_value=False,
+            is_eager=True,
+            callback=_store,
+            help="Send at most so much a second to an object store: 5MiB.",
+        ),
+        click.option(
+            "--limit-download",
+            type=values.size,
+            metavar="SIZE",
+            expose_value=False,
+            is_eager=True,
+            callback=_store,
+            help="Fetch at most so much a second from an object store.",
         ),
         click.option(
             "--lock-timeout",

@@ -71,7 +71,8 @@ STANDARD_INPUT = 0
 @click.option(
     "--delta/--no-delta",
     default=None,
-    help="Store chunks as deltas against older ones (default: unless the storage is slow to read).",
+    help="Store chunks as deltas against older ones (default: against those that are at hand; "
+    "--delta fetches others from an object store).",
 )
 @click.option("--dry-run", "-n", is_flag=True, help="Say what would be stored, store nothing.")
 @click.option("--skip-if-unchanged", is_flag=True, help="No snapshot if nothing has changed.")
@@ -128,7 +129,7 @@ def snapshot(
             )
     render.problems(result.errors)
     if session.json:
-        render.document(_document(result))
+        session.document(_document(result))
     elif not session.quiet:
         _tell(result, dry_run=options["dry_run"], verbose=session.verbose)
     return 3 if result.errors else 0

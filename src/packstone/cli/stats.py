@@ -42,7 +42,7 @@ def stats(session: Session, names: tuple[str, ...], growth: bool, png: str | Non
         document = asdict(found)
         if names:
             document["per_snapshot"] = [_document(one) for one in each]
-        render.document(document)
+        session.document(document)
         return 0
     if names:
         _show(each)

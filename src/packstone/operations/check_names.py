@@ -21,9 +21,8 @@ from packstone.operations.results import CheckResult, Finding, ProgressFunction,
 from packstone.operations.storing import Workers
 from packstone.repository import keyring, layout
 from packstone.repository.layout import check_sum, list_ids, pack_name, snapshot_name
-from packstone.repository.locks import Lock
-from packstone.storage.base import Storage, local_path
-from packstone.storage.local import LocalStorage
+from packstone.repository.opening import storage_at, take_lock
+from packstone.storage.base import Storage
 
 _READ = 4 * MIB
 
@@ -32,7 +31,7 @@ def hash_file(storage: Storage, name: str, take: Callable[[bytes], None]) -> str
     """Return the BLAKE3 of a stored file in hexadecimal, passing its bytes on as they come."""
     hasher = blake3()
     done = 0
-    while data := storage.get_range(name, done, _READ):
+    while data := storage.get_once(name, done, _READ):
         hasher.update(data)
         take(data)
         done += len(data)
@@ -48,9 +47,9 @@ def check_names(
     """
     started = time.monotonic()
     result = CheckResult()
-    storage = LocalStorage(local_path(location))
+    storage = storage_at(location)
     repository_id, encrypted, _config = layout.read_config(storage, result.warnings.append)
-    lock = Lock(storage, exclusive=False)
+    lock = take_lock(storage, exclusive=False)
     try:
         for text in _small_objects(storage, repository_id, encrypted):
             result.errors.append(Finding("config", text))

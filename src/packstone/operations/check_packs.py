@@ -198,7 +198,7 @@ class _Look:
         hasher = blake3()
         for start, end, first, behind in _stretches(rows):
             try:
-                data = self._storage.get_range(self._name, start, end - start)
+                data = self._storage.get_once(self._name, start, end - start)
             except (Damaged, StorageError) as error:
                 self._add("read", error.kind, error.message)
                 self._read_singly(records, range(first, len(rows)))
@@ -231,7 +231,7 @@ class _Look:
         for number in numbers:
             row = self.pack.rows[number]
             try:
-                payload = self._storage.get_range(self._name, row.offset, row.stored_size)
+                payload = self._storage.get_once(self._name, row.offset, row.stored_size)
             except (Damaged, StorageError) as error:
                 self._note(number, f"record {number}: {error.message}")
             else:

@@ -36,6 +36,7 @@ from packstone.repository.contents import iter_content
 from packstone.repository.reader import ObjectReader
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.trees import check_entry, is_directory_mode, iter_entries
+from packstone.storage.base import as_directory
 
 _READ = 1 << 20
 
@@ -88,8 +89,12 @@ class _Comparison:
         self._hash = Hasher.function(repository.hasher, ObjectType.CHUNK)
         self._place = place
         self._top = os.path.abspath(path)
-        own = os.stat(repository.storage.path)
-        self._rules = Rules(patterns=tuple(exclude), exclude_paths=((own.st_dev, own.st_ino),))
+        directory = as_directory(repository.storage)
+        own = os.stat(directory.path) if directory is not None else None
+        self._rules = Rules(
+            patterns=tuple(exclude),
+            exclude_paths=((own.st_dev, own.st_ino),) if own is not None else (),
+        )
         self._filter = Filter(Rules(patterns=tuple(exclude)))
         self._read_data = read_data
         self._frames: list[_Frame | None] = []  # None on the way to the top

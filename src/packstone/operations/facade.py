@@ -76,6 +76,7 @@ class Repository:
         waiting: Callable[[str], None] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        self._spent: dict[str, int] = {}  # what making it has cost
         self._objects = objects.ObjectRepository(
             os.fspath(location),
             passphrase=passphrase,
@@ -109,6 +110,18 @@ class Repository:
     def location(self) -> str:
         """Where the repository is."""
         return self._objects.storage.url
+
+    def requests(self) -> dict[str, int]:
+        """Return how many requests this repository has cost so far, and their bytes; by name.
+
+        Keys: put, get, list, delete, retries, bytes_sent, bytes_received. Empty for a directory.
+        """
+        found = self._objects.storage.requests()
+        return {name: number + self._spent.get(name, 0) for name, number in found.items()}
+
+    def limit_transfer(self, upload: int | None = None, download: int | None = None) -> None:
+        """Hold transfers to these rates in bytes per second; a directory has none."""
+        self._objects.storage.limit(upload, download)
 
     @property
     def warnings(self) -> list[str]:

@@ -48,7 +48,7 @@ def init(
         if (secrets is None) != (passphrase is None):
             raise UsageError("of two repositories that are alike both are encrypted, or neither")
         family = secrets.family if secrets else None
-    objects.init(
+    spent = objects.init(
         os.fspath(location),
         average=chunk_size or 256 * KIB,
         pack_size=pack_size,
@@ -59,7 +59,9 @@ def init(
         cost=argon2 or Argon2(),
         index_dir=None if index_dir is None else os.fspath(index_dir),
     )
-    return Repository(location, passphrase=passphrase)
+    made = Repository(location, passphrase=passphrase)
+    made._spent = spent
+    return made
 
 
 def open(

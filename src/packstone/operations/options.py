@@ -24,7 +24,7 @@ class SnapshotOptions:
     level: int | None = None
     dry_run: bool = False
     skip_if_unchanged: bool = False
-    delta: bool | None = None  # None: unless reading back from the storage is slow
+    delta: bool | None = None  # None: where bases need not be fetched from far away
     threads: int = 1
     progress: ProgressFunction | None = None
     clock: Callable[[], int] = time.time_ns

@@ -18,7 +18,6 @@ from packstone.operations.rebase import rebase_chunks
 from packstone.operations.repack import Repacker
 from packstone.repository.marks import Marker, Marks
 from packstone.repository.repository import ObjectRepository
-from packstone.repository.reserve import release_reserve
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 
 MAX_UNUSED = 0.05  # of a pack, before it is written anew
@@ -259,7 +258,7 @@ def prune_repository(
     result = prune.result
     result.dry_run = dry_run
     if not dry_run:
-        release_reserve(repository.storage)
+        repository.release_reserve()
         repository.end_cut_off_sweep()
     known = prune.mark(without if dry_run else ())
     counts = repository.index.counts()

@@ -6,7 +6,6 @@ objects by id, which are verified as they are read and stored whole. Only reads 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 
 from blake3 import blake3
@@ -34,7 +33,7 @@ class RepairSource:
 
     def __init__(self, repository: ObjectRepository, other: ObjectRepository) -> None:
         """Raises UsageError where the other is this one, or names objects otherwise."""
-        if os.path.realpath(other.storage.path) == os.path.realpath(repository.storage.path):
+        if other.storage.place == repository.storage.place:
             raise UsageError("a repository cannot be repaired from itself")
         if other.config.family != repository.config.family:
             raise UsageError(

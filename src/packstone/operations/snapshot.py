@@ -35,6 +35,7 @@ from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import find_parent, resolve
 from packstone.repository.trees import DirectoryWriter
 from packstone.repository.writer import ObjectWriter
+from packstone.storage.base import as_directory
 from packstone.version import VERSION
 
 _PATIENCE = 2  # seconds that a command may take to end after it was asked to
@@ -78,7 +79,10 @@ class _Session:
         params = ChunkerParams(repository.config.average, repository.hasher.cutting_secret)
         wants_deltas = options.delta
         if wants_deltas is None:
-            wants_deltas = repository.storage.is_near
+            storage = repository.storage
+            wants_deltas = storage.is_near or storage.is_far
+            # What is still in the cache serves as a base for nothing; another costs a request.
+            self.writer.quick_bases = storage.is_far
         self.store = ChunkStore(
             self.writer,
             repository.hasher,
@@ -168,11 +172,11 @@ def take_snapshot(
             f"no source path exists: {os.fsdecode(sources[0])!r}",
             hint="Nothing was committed",
         )
-    own = os.stat(repository.storage.path)
-    rules = replace(
-        options.rules,
-        exclude_paths=(*options.rules.exclude_paths, (own.st_dev, own.st_ino)),
-    )
+    rules = options.rules
+    directory = as_directory(repository.storage)
+    if directory is not None:
+        own = os.stat(directory.path)
+        rules = replace(rules, exclude_paths=(*rules.exclude_paths, (own.st_dev, own.st_ino)))
     with _session(repository, replace(options, rules=rules), sources) as session:
         builder = TreeBuilder(session.store, session.parent, session.options, session.result)
         tree = builder.build(sources)

@@ -37,7 +37,8 @@ from packstone.repository.cuts import (
 )
 from packstone.repository.filing import META, NUMBERS, OBJECTS, PACKS, RELEASED, Filing
 from packstone.repository.layout import list_ids
-from packstone.repository.packs import OBJECT, Pack, RecordRow, read_pack
+from packstone.repository.pack_reading import read_packs
+from packstone.repository.packs import OBJECT, Pack, RecordRow
 from packstone.repository.places import (
     NUMBER,
     PACK,
@@ -197,11 +198,11 @@ class Index:
         damaged: list[Damaged] = []
 
         def packs() -> Iterator[Pack]:
-            for pack_id in unseen:
-                try:
-                    yield read_pack(storage, pack_id, there[pack_id], self._sealer)
-                except Damaged as error:
-                    damaged.append(error)
+            for found in read_packs(storage, unseen, there, self._sealer):
+                if isinstance(found, Damaged):
+                    damaged.append(found)
+                else:
+                    yield found
 
         if len(unseen) >= _MANY_PACKS:
             with self._writing:

@@ -29,9 +29,8 @@ from packstone.codec.keys import (
 from packstone.errors import Damaged, ObjectMissing, UnsupportedFormat, UsageError, WrongPassphrase
 from packstone.model import KIB
 from packstone.repository.layout import decode_payload, key_name, list_ids, read_config
-from packstone.repository.locks import Lock
-from packstone.storage.base import Storage, local_path
-from packstone.storage.local import LocalStorage
+from packstone.repository.opening import storage_at, take_lock
+from packstone.storage.base import Storage
 
 MAX_SLOT = 64 * KIB
 MAX_SLOTS = 64
@@ -203,9 +202,9 @@ def _check_room(slots: Sequence[StoredSlot], cost: Argon2, replacing: bool) -> N
         )
 
 
-def remove_slot(storage: LocalStorage, repository_id: bytes, slot_id: str) -> None:
+def remove_slot(storage: Storage, repository_id: bytes, slot_id: str) -> None:
     """Remove a slot, a damaged one too; raises UsageError for the last whole one."""
-    lock = Lock(storage, exclusive=True, name="keys")  # two at once could remove both of two
+    lock = take_lock(storage, exclusive=True, keys=True)  # two at once could remove both of two
     try:
         slots, _unusable = read_slots(storage, repository_id)
         if not any(stored.id != slot_id and not refusal(stored.slot) for stored in slots):
@@ -270,16 +269,16 @@ def parse_export(text: str) -> bytes:
     return b"".join(parts)
 
 
-def storage_for_import(location: str) -> tuple[LocalStorage, bytes]:
+def storage_for_import(location: str) -> tuple[Storage, bytes]:
     """Return the storage of an encrypted repository, and its id; needs no passphrase."""
-    storage = LocalStorage(local_path(location))
+    storage = storage_at(location)
     repository_id, encrypted, _config = read_config(storage, lambda text: None)
     if not encrypted:
         raise UsageError(f"the repository at {storage.url} is plain and has no keys")
     return storage, repository_id
 
 
-def import_slot(storage: LocalStorage, repository_id: bytes, text: str) -> str:
+def import_slot(storage: Storage, repository_id: bytes, text: str) -> str:
     """Put an exported slot back and return its id; raises UsageError for one of another store."""
     data = parse_export(text)
     slot_id = checksum(data).hex()

@@ -10,7 +10,6 @@ import os
 from packstone.codec.hashing import checksum
 from packstone.errors import PackstoneError
 from packstone.storage.base import Storage
-from packstone.storage.local import LocalStorage
 
 
 def cache_directory() -> str:
@@ -22,17 +21,17 @@ def cache_directory() -> str:
     return os.path.join(base, "packstone")
 
 
-def _memory(storage: LocalStorage) -> str:
+def _memory(storage: Storage) -> str:
     """Return the file that remembers what kind of repository is at a place."""
     return os.path.join(cache_directory(), "known", place_digest(storage))
 
 
-def place_digest(storage: LocalStorage) -> str:
+def place_digest(storage: Storage) -> str:
     """Return what stands for the place of a storage in names of files, 32 digits."""
-    return checksum(os.fsencode(os.path.realpath(storage.path))).hex()[:32]
+    return checksum(os.fsencode(storage.place)).hex()[:32]
 
 
-def remember(storage: LocalStorage, repository_id: bytes, encrypted: bool) -> None:
+def remember(storage: Storage, repository_id: bytes, encrypted: bool) -> None:
     """Note what is at this place; without a cache to note it in, go on."""
     noted = f"{'encrypted' if encrypted else 'plain'} {repository_id.hex()}\n"
     if _known(storage) != noted:
@@ -81,7 +80,7 @@ def index_directory(repository_id: bytes) -> str | None:
     return chosen if os.path.isdir(chosen) else None
 
 
-def _known(storage: LocalStorage) -> str:
+def _known(storage: Storage) -> str:
     try:
         with open(_memory(storage), encoding="ascii", errors="replace") as file:
             return file.read(256)
@@ -89,7 +88,7 @@ def _known(storage: LocalStorage) -> str:
         return ""
 
 
-def refuse_downgrade(storage: LocalStorage, repository_id: bytes, passphrase: object) -> None:
+def refuse_downgrade(storage: Storage, repository_id: bytes, passphrase: object) -> None:
     """Refuse a plain repository where an encrypted one is expected.
 
     Whoever can write to the storage could put a plain one there and wait for the next snapshot.

@@ -225,7 +225,11 @@ def encode_state(state: State, sealer: Sealer, salt: bytes) -> bytes:
 
 def read_state(storage: Storage, sealer: Sealer) -> State:
     """Return the generation and sweep marker; raises ObjectMissing, Damaged."""
-    data = storage.get(STATE, MAX_ENVELOPE)
+    return decode_state(storage.get(STATE, MAX_ENVELOPE), sealer)
+
+
+def decode_state(data: bytes, sealer: Sealer) -> State:
+    """Return what the bytes of `state` say; raises Damaged."""
     envelope = open_envelope(data, Kind.STATE, STATE, sealer)
     return decode_payload(envelope.payload, State, STATE)
 

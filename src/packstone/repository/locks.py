@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -44,6 +44,22 @@ class Waiting(NamedTuple):
 
     timeout: float = 0.0
     tell: Callable[[str], None] = lambda _text: None
+
+
+class HeldLock(Protocol):
+    """A lock as everyone sees it, wherever the repository is."""
+
+    def upgrade(self) -> None:
+        """Exchange a shared lock for the exclusive one; raises RepositoryLocked."""
+
+    def downgrade(self) -> None:
+        """Exchange the exclusive lock for a shared one."""
+
+    def check(self, *, surely: bool = False) -> None:
+        """Raise GenerationChanged if the lock was lost; asks the storage if `surely`."""
+
+    def release(self) -> None:
+        """Give the lock back; calling it again does nothing."""
 
 
 class Lock:
@@ -102,6 +118,9 @@ class Lock:
     def downgrade(self) -> None:
         """Exchange the exclusive lock for a shared one."""
         self._take(exclusive=False)
+
+    def check(self, *, surely: bool = False) -> None:
+        """Do nothing: the kernel takes no lock away from a process that lives."""
 
     def _take(self, exclusive: bool) -> None:
         self._drop_note()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 import msgspec
 from blake3 import blake3
@@ -315,17 +315,26 @@ def expected_size(sealer: Sealer, records: int, rows: int, target: int) -> tuple
     return count, count * (size if sealer.is_plain else padme(size))
 
 
-def read_pack(storage: Storage, pack_id: str, size: int, sealer: Sealer) -> Pack:
+class Ranges(Protocol):
+    """What can give ranges of a pack."""
+
+    def get_range(self, name: str, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`, fewer only where the file ends."""
+
+
+def read_pack(
+    storage: Ranges, pack_id: str, size: int, sealer: Sealer, *, from_end: bool = False
+) -> Pack:
     """Read and check a pack's footer, the second copy where the first is unusable.
 
-    `size` is the size of the stored file. Raises Damaged when neither copy is whole,
-    UnsupportedFormat, StorageError.
+    `size` is the size of the stored file; `from_end` takes the second copy first.
+    Raises Damaged when neither copy is whole, UnsupportedFormat, StorageError.
     """
     name = pack_name(pack_id)
     if size > MAX_PACK:
         raise Damaged(f"pack {pack_id} has {size} bytes, the limit is {MAX_PACK}", name=name)
     failures: list[str] = []
-    for read in (_first_copy, _second_copy):
+    for read in (_second_copy, _first_copy) if from_end else (_first_copy, _second_copy):
         try:
             kind, stated_salt, footer_offset, footer_size = read(storage, name, size, sealer)
             salt, rows = _read_footer(storage, name, footer_offset, footer_size, sealer)
@@ -363,7 +372,7 @@ def read_pack_at(storage: Storage, pack_id: str, size: int, sealer: Sealer, offs
 _Found = tuple[int, bytes | None, int, int]  # kind, salt, offset and size of a footer; 0 unknown
 
 
-def _first_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> _Found:
+def _first_copy(storage: Ranges, name: str, size: int, sealer: Sealer) -> _Found:
     data = storage.get_range(name, 0, HEADER_SIZE)
     if len(data) != HEADER_SIZE or checksum(data[:96]) != data[96:]:
         raise Damaged(f"{name}: the header is damaged", name=name, offset=0)
@@ -387,7 +396,7 @@ def _first_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> _Foun
     return kind, salt, offset, footer_size
 
 
-def _second_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> _Found:
+def _second_copy(storage: Ranges, name: str, size: int, sealer: Sealer) -> _Found:
     data = storage.get_range(name, max(0, size - TRAILER_SIZE), TRAILER_SIZE)
     if len(data) != TRAILER_SIZE or checksum(data[:32]) != data[32:]:
         raise Damaged(f"{name}: the trailer is damaged", name=name, offset=size - TRAILER_SIZE)
@@ -398,7 +407,7 @@ def _second_copy(storage: Storage, name: str, size: int, sealer: Sealer) -> _Fou
 
 
 def _read_footer(
-    storage: Storage, name: str, offset: int, size: int, sealer: Sealer
+    storage: Ranges, name: str, offset: int, size: int, sealer: Sealer
 ) -> tuple[bytes, list[RecordRow]]:
     if not FOOTER_HEAD_SIZE + 32 <= size <= MAX_FOOTER:
         raise Damaged(f"{name}: footer of {size} bytes", name=name, offset=offset)

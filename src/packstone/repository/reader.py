@@ -21,6 +21,7 @@ from packstone.repository.ancestry import Ancestry
 from packstone.repository.attempt import REFUSED, Attempt, Failures, verify
 from packstone.repository.footers import Footers
 from packstone.repository.index import Index
+from packstone.repository.layout import pack_name
 from packstone.repository.places import Place
 from packstone.repository.records import RecordReader, piece
 from packstone.storage.base import Storage
@@ -93,6 +94,17 @@ class ObjectReader:
         Without `heal` the view is left as it is, for whoever can do without the chunk.
         """
         return self._get(ObjectType.CHUNK, base_id, depth, heal=heal)
+
+    def is_quick(self, chunk_id: bytes, depth: int) -> bool:
+        """Return whether a chunk, and what it stands on, can be had without waiting or paying."""
+        for place in self._index.find(chunk_id):
+            if place.depth < depth:
+                name = pack_name(place.pack_id)
+                return self._storage.is_quick(name, place.offset, place.stored_size) and all(
+                    self.is_quick(base_id, place.depth)
+                    for base_id in self._index.bases(place.pack_id, place.record)
+                )
+        return False
 
     def bases(self, ids: Sequence[bytes], depth: int) -> list[bytes]:
         """Return the chunks that a delta of a depth stands on, each compared with its id.

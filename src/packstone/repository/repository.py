@@ -17,7 +17,13 @@ from packstone.codec.compression import Compressor
 from packstone.codec.encryption import Sealer
 from packstone.codec.hashing import Hasher, plain_family
 from packstone.codec.keys import Argon2, Secrets, check_new
-from packstone.errors import Damaged, StorageFull, UsageError, WrongPassphrase
+from packstone.errors import (
+    Damaged,
+    ObjectMissing,
+    StorageFull,
+    UsageError,
+    WrongPassphrase,
+)
 from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
@@ -30,17 +36,20 @@ from packstone.repository.known import (
     remember_index,
 )
 from packstone.repository.layout import Config, State
-from packstone.repository.locks import Lock, Waiting
+from packstone.repository.locks import Waiting
+from packstone.repository.opening import prepare_locks, storage_at, take_lock
 from packstone.repository.reader import ObjectReader
-from packstone.repository.reserve import keep_reserve
+from packstone.repository.reserve import keep_reserve, release_reserve
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
-from packstone.repository.sweep import Sweep, read_newest_state
+from packstone.repository.sweep import Sweep, newest, read_newest_state
 from packstone.repository.view import discard_view
 from packstone.repository.writer import ObjectWriter
-from packstone.storage.base import local_path
+from packstone.storage.base import Storage, as_directory, local_path
 from packstone.storage.local import LocalStorage
+from packstone.storage.urls import is_remote
 
 _LOCATION = "index/location"
+_FRESH = 60.0  # seconds for which one listing of packs is new enough, where listings are paid for
 
 
 class ObjectRepository:
@@ -60,10 +69,10 @@ class ObjectRepository:
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.warnings: list[str] = []
-        self.storage = LocalStorage(local_path(location))
+        self.storage = _storage_at(location)
         found = layout.read_config(self.storage, self.warnings.append)
         self.repository_id, self.encrypted, self.config = found
-        self.lock = Lock(self.storage, exclusive=False, waiting=waiting)
+        self.lock = take_lock(self.storage, exclusive=False, waiting=waiting)
         self.secrets: Secrets | None = None
         self.slot_id = ""  # of the key slot that opened
         self.sealer = Sealer(self.repository_id)
@@ -85,6 +94,7 @@ class ObjectRepository:
             self.lock.release()
             raise
         self.random = random
+        self._refreshed = 0.0
         self._index_dir = index_dir
         self._opening = threading.Lock()
         self._index: Index | None = None
@@ -141,6 +151,7 @@ class ObjectRepository:
         index = Index(directory, self.sealer)
         try:
             self.damaged_packs = index.refresh(self.storage)
+            self._refreshed = time.monotonic()
         except BaseException:
             index.close()
             raise
@@ -155,13 +166,16 @@ class ObjectRepository:
         if self.encrypted:
             # It tells ids, sizes and fingerprints: storage has no say in where it goes.
             return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
-        location = Path(self.storage.full_path(_LOCATION))
+        directory = as_directory(self.storage)
+        if directory is None:
+            return os.path.join(index_directory(self.repository_id) or cache_directory(), name)
+        location = Path(directory.full_path(_LOCATION))
         if location.is_file():
             chosen = location.read_text().strip()
             if os.path.isdir(chosen):
                 return os.path.join(chosen, name)
-        elif os.access(self.storage.path, os.W_OK):
-            return self.storage.full_path("index")
+        elif os.access(directory.path, os.W_OK):
+            return directory.full_path("index")
         return os.path.join(cache_directory(), name)
 
     def discard_index(self) -> None:
@@ -198,10 +212,13 @@ class ObjectRepository:
         Raises StorageFull where there was no room for the index, unless `on_full_disk`.
         """
         layout.check_features(self.storage, self.sealer, writing=True)
-        generation = self.generation() if dry_run else self.end_cut_off_sweep()
+        generation = self.generation() if dry_run else self._begin_writing()
         if not (dry_run or on_full_disk):
             self._bring_index_home()
-        self.index.refresh(self.storage)  # what others have stored since is not stored again
+        # What others have stored since is not stored again; asking costs where storage is far.
+        index = self.index
+        if not self.storage.is_far or time.monotonic() - self._refreshed > _FRESH:
+            index.refresh(self.storage)
         return ObjectWriter(
             self.storage,
             self.index,
@@ -214,15 +231,30 @@ class ObjectRepository:
             generation=generation,
             random=self.random,
             dry_run=dry_run,
+            lock=self.lock,
         )
 
     def keep_reserve(self) -> None:
         """Keep room for a prune on a full disk."""
-        keep_reserve(self.storage, self.random)
+        directory = as_directory(self.storage)
+        if directory is not None:
+            keep_reserve(directory, self.random)
+
+    def release_reserve(self) -> None:
+        """Give that room to whoever prunes."""
+        directory = as_directory(self.storage)
+        if directory is not None:
+            release_reserve(directory)
 
     def generation(self) -> bytes:
         """Return the generation; raises Damaged when the state is older than one seen before."""
         return read_newest_state(self.storage, self.sealer).generation
+
+    def _begin_writing(self) -> bytes:
+        """Return the generation, by the listing of snapshots where that told it."""
+        data = self.storage.get_recent(layout.STATE, layout.MAX_ENVELOPE)
+        state = newest(self.storage, self.sealer, data)
+        return state.generation if state.sweep is None else self.end_cut_off_sweep()
 
     def end_cut_off_sweep(self) -> bytes:
         """End a sweep that was cut off, if there is one; return the generation.
@@ -257,6 +289,7 @@ class ObjectRepository:
         """Release the lock and the view."""
         self._close_index()
         self.lock.release()
+        self.storage.close()
 
     def _close_index(self) -> None:
         if self._index is not None:
@@ -264,6 +297,30 @@ class ObjectRepository:
             self._index = None
         self._reader = None
         self._no_room = None
+
+
+def _storage_at(location: str) -> Storage:
+    return storage_at(location) if is_remote(location) else LocalStorage(local_path(location))
+
+
+def _check_directory(storage: LocalStorage) -> None:
+    if os.path.lexists(storage.path) and not os.path.isdir(storage.path):
+        raise UsageError(f"{storage.path} is not a directory")
+    if os.path.isdir(storage.path) and os.listdir(storage.path):
+        if os.path.exists(storage.full_path(layout.CONFIG)):
+            raise UsageError(f"there is a repository at {storage.path} already")
+        raise UsageError(
+            f"{storage.path} is not empty and not a repository", hint="Name a new directory"
+        )
+
+
+def _check_prefix(storage: Storage) -> None:
+    """Refuse a prefix that holds a repository; what lies beside it is not looked at."""
+    try:
+        storage.size(layout.CONFIG)
+    except ObjectMissing:
+        return
+    raise UsageError(f"there is a repository at {storage.url} already")
 
 
 _DEFAULT_COST = Argon2()
@@ -283,8 +340,10 @@ def init(
     index_dir: str | None = None,
     clock: Callable[[], int] = time.time_ns,
     random: Callable[[int], bytes] = secrets.token_bytes,
-) -> None:
+) -> dict[str, int]:
     """Create a repository in a directory that is missing or empty; sizes in bytes.
+
+    Returns the requests that its storage was asked, as `Storage.requests` counts them.
 
     It is encrypted if there is a passphrase, with the family secret of another repository if
     that is given. Raises UsageError for parameters out of bounds and for a directory that is in
@@ -293,18 +352,17 @@ def init(
     wrong = layout.check_parameters(average, pack_size, level, delta_versions)
     if wrong:
         raise UsageError(wrong)
-    storage = LocalStorage(local_path(location))
-    if os.path.lexists(storage.path) and not os.path.isdir(storage.path):
-        raise UsageError(f"{storage.path} is not a directory")
-    if os.path.isdir(storage.path) and os.listdir(storage.path):
-        if os.path.exists(storage.full_path(layout.CONFIG)):
-            raise UsageError(f"there is a repository at {storage.path} already")
-        raise UsageError(
-            f"{storage.path} is not empty and not a repository", hint="Name a new directory"
-        )
+    storage = _storage_at(location)
+    directory = as_directory(storage)
+    if directory is not None:
+        _check_directory(directory)
+    else:
+        _check_prefix(storage)
     if passphrase is not None:
         check_new(passphrase, cost)  # nothing is left behind by what cannot be
     storage.make_directories(layout.DIRECTORIES)
+    if directory is None:
+        prepare_locks(storage)
     repository_id = random(16)
     created_ns = clock()
     sealer = Sealer(repository_id)
@@ -337,12 +395,13 @@ def init(
             os.makedirs(index_dir, mode=0o700, exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot use {index_dir} for the index: {error.strerror}") from error
-        if passphrase is None:
+        if passphrase is None and directory is not None:
             storage.make_directories(["index"])
             storage.put(_LOCATION, os.path.abspath(index_dir).encode() + b"\n")
         else:
             remember_index(repository_id, os.path.abspath(index_dir))
-    storage.put("lock", b"")
+    if directory is not None:
+        storage.put("lock", b"")
     state = State(generation=random(16))
     storage.put(layout.STATE, layout.encode_state(state, sealer, random(32)))
     encoded = layout.encode_config(config, sealer, random(32))
@@ -350,3 +409,4 @@ def init(
     storage.put(layout.CONFIG_COPY, encoded)
     storage.put(layout.CONFIG, encoded)
     remember(storage, repository_id, encrypted=passphrase is not None)
+    return storage.requests()

@@ -13,20 +13,33 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 
 from packstone.codec.encryption import Sealer
-from packstone.errors import Damaged, ObjectMissing, StorageError
+from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageError
 from packstone.repository.index import Index
 from packstone.repository.known import follow_serial
-from packstone.repository.layout import STATE, State, encode_state, pack_name, read_state
-from packstone.repository.locks import Lock
-from packstone.storage.base import Spool
-from packstone.storage.local import LocalStorage
+from packstone.repository.layout import (
+    MAX_ENVELOPE,
+    STATE,
+    State,
+    decode_state,
+    encode_state,
+    pack_name,
+)
+from packstone.repository.locks import HeldLock
+from packstone.storage.base import Spool, Storage
+
+_BATCH = 1000  # packs deleted between two looks at the lock, and in one request where that can be
 
 QUARANTINE = "quarantine"  # nothing in it is ever read by this program
 
 
-def read_newest_state(storage: LocalStorage, sealer: Sealer) -> State:
+def read_newest_state(storage: Storage, sealer: Sealer) -> State:
     """Return the state; raises Damaged when it is older than one that was seen here before."""
-    state = read_state(storage, sealer)
+    return newest(storage, sealer, storage.get(STATE, MAX_ENVELOPE))
+
+
+def newest(storage: Storage, sealer: Sealer, data: bytes) -> State:
+    """Return what `state` says; raises Damaged when it is older than one that was seen here."""
+    state = decode_state(data, sealer)
     seen = follow_serial(storage, sealer.repository_id, state.serial)
     if seen > state.serial:
         raise Damaged(
@@ -48,10 +61,10 @@ class Sweep:
 
     def __init__(
         self,
-        storage: LocalStorage,
+        storage: Storage,
         sealer: Sealer,
         index: Index,
-        lock: Lock,
+        lock: HeldLock,
         random: Callable[[int], bytes],
     ) -> None:
         self._storage = storage
@@ -66,7 +79,9 @@ class Sweep:
     def __enter__(self) -> Sweep:
         self._lock.upgrade()
         try:
-            state = read_newest_state(self._storage, self._sealer)
+            version = self._storage.get_version(STATE, MAX_ENVELOPE)
+            state = newest(self._storage, self._sealer, version.data)
+            self._tag = version.tag
             self.generation, self._serial = state.generation, state.serial
             self._begun = self._found = state.sweep is not None
             self._clear_temporary()
@@ -80,8 +95,11 @@ class Sweep:
         if not pack_ids:
             return
         self._begin()
-        for pack_id in sorted(pack_ids):
-            self._storage.delete(pack_name(pack_id))
+        names = [pack_name(pack_id) for pack_id in sorted(pack_ids)]
+        for start in range(0, len(names), _BATCH):
+            # Who took this lock for dead counts on what is still there.
+            self._lock.check()
+            self._storage.delete_many(names[start : start + _BATCH])
 
     def quarantine(self, names: Collection[str]) -> dict[str, str]:
         """Move stored files out of use, where only people look; return their new names.
@@ -132,11 +150,21 @@ class Sweep:
             self.generation = self._random(16)
         self._serial += 1
         state = State(generation=self.generation, sweep=marker, serial=self._serial)
-        self._storage.put(STATE, encode_state(state, self._sealer, self._random(32)))
+        self._lock.check(surely=True)
+        data = encode_state(state, self._sealer, self._random(32))
+        tag = self._storage.replace(STATE, data, self._tag)
+        if tag is None:
+            raise GenerationChanged(
+                "state was changed by somebody else under the exclusive lock",
+                hint="Nothing was deleted since. Run the same command again",
+            )
+        self._tag = tag
         follow_serial(self._storage, self._sealer.repository_id, self._serial)
 
     def _clear_temporary(self) -> None:
         """Put away what killed writers left: nobody else writes now."""
+        if self._storage.is_far:
+            return  # what is on its way to an object store is invisible there
         # Listed first: a listing is complete or an error.
         for name, _size in list(self._storage.list("tmp")):
             self._storage.delete(name)

@@ -29,6 +29,7 @@ from packstone.repository.layout import (
     snapshot_name,
     write_feature,
 )
+from packstone.repository.locks import HeldLock
 from packstone.repository.packs import (
     BASE_SIZE,
     DATA,
@@ -44,9 +45,11 @@ from packstone.repository.packs import (
 )
 from packstone.repository.reader import ObjectReader
 from packstone.repository.snapshots import encode_snapshot
+from packstone.repository.uploads import Uploads
 from packstone.storage.base import Storage
 
 RUN_SIZE = 128 * KIB  # of small objects that share a record
+_ON_THEIR_WAY = 4  # packs that are uploaded or wait for it, as files on the local disk
 RUN_OBJECTS = 8192  # far below what a reader refuses
 _PACK_OF = {ObjectType.CHUNK: DATA, ObjectType.TREE: METADATA, ObjectType.CHUNK_LIST: METADATA}
 
@@ -83,9 +86,13 @@ class ObjectWriter:
         generation: bytes,
         largest_chunk: int = MAX_RAW_SIZE,
         random: Callable[[int], bytes],
+        lock: HeldLock | None = None,
         dry_run: bool = False,
     ) -> None:
         self._storage = storage
+        self._held = lock
+        # Where a put takes long, packs are on their way while the next ones are made.
+        self._uploads = Uploads(_ON_THEIR_WAY) if storage.is_far else None
         self._index = index
         self._hasher = hasher
         self._sealer = sealer
@@ -107,6 +114,8 @@ class ObjectWriter:
         self._closing: list[PackWriter] = []  # full, but for records that others verify
         self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
+        # Whether only chunks that are read without a request may serve as bases.
+        self.quick_bases = False
         self.generation = generation
         self._forgotten = index.forgotten()
         self.chunks_new = 0
@@ -280,6 +289,8 @@ class ObjectWriter:
 
         def read() -> Iterator[Buffer]:
             for base in bases:
+                if self.quick_bases and not self._reader.is_quick(base.id, base.depth + 1):
+                    continue
                 try:
                     data = self._reader.base(base.id, base.depth + 1, heal=False)
                 except (Damaged, ObjectMissing):
@@ -396,7 +407,13 @@ class ObjectWriter:
             position = end
 
     def _finish(self, writer: PackWriter) -> None:
-        """Make a pack durable, then let the view know it."""
+        """Make a pack durable, then let the view know it; now, or by a thread for uploads."""
+        if self._uploads is None:
+            self._make_durable(writer)
+        else:
+            self._uploads.start(lambda: self._make_durable(writer))
+
+    def _make_durable(self, writer: PackWriter) -> None:
         try:
             pack = writer.finish()
         except BaseException as error:
@@ -431,6 +448,10 @@ class ObjectWriter:
         assert not self._closing, "a worker is still verifying a record"
         while self._packs:
             self._finish(self._packs.popitem()[1])
+        if self._uploads is not None:
+            self._uploads.wait()
+        if self._failure is not None:
+            raise self._failure
         self._forget_known(self._index.flush())
 
     def commit(self, snapshot: Snapshot, *, like: str = "") -> str:
@@ -447,8 +468,10 @@ class ObjectWriter:
                 hint="Nothing was committed. Run: packstone check",
             )
         self._check_generation()
-        # What vanished meanwhile is noticed now, whoever took it away.
-        self._index.refresh(self._storage)
+        # What vanished meanwhile is noticed now, whoever took it away. Where listings are paid for
+        # the lock and the generation must do, which every sweep changes.
+        if not self._storage.is_far:
+            self._index.refresh(self._storage)
         if self._index.forgotten() != self._forgotten:
             raise GenerationChanged(
                 "packs vanished while this snapshot was taken",
@@ -460,6 +483,9 @@ class ObjectWriter:
         snapshot_id = checksum(data).hex()
         try:
             self._storage.put(snapshot_name(snapshot_id), data)
+            # In this order: whoever takes a lock for dead deletes it before it lists snapshots.
+            if self._held is not None:
+                self._held.check(surely=True)
             self._check_generation()
         except BaseException:
             # Also when only its directory could not be synced: what is reported as not
@@ -474,6 +500,8 @@ class ObjectWriter:
         return snapshot_id
 
     def _check_generation(self) -> None:
+        if self._held is not None:
+            self._held.check()
         found = read_state(self._storage, self._sealer).generation
         if found != self.generation:
             raise GenerationChanged(
@@ -484,6 +512,8 @@ class ObjectWriter:
 
     def abandon(self) -> None:
         """Drop packs that are not durable yet; never raises."""
+        if self._uploads is not None:
+            self._uploads.close()
         with self._pack_lock:
             for writer in [*self._packs.values(), *self._closing]:
                 writer.abandon()

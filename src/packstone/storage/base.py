@@ -9,11 +9,23 @@ docs/format.md §7 rests on this.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Collection, Iterator
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from packstone.errors import UsageError
+from packstone.errors import ObjectMissing, UsageError
 from packstone.model import Buffer
+from packstone.storage.urls import is_remote
+
+if TYPE_CHECKING:
+    from packstone.storage.local import LocalStorage
+
+_MOST_REPLACED = 16 * 1024 * 1024 + 128  # bytes: only small objects are replaced
+
+
+def checksum(data: Buffer) -> str:
+    """Return what tells one version of a name from another."""
+    return sha256(data).hexdigest()
 
 
 class Spool(Protocol):
@@ -35,11 +47,35 @@ class Spool(Protocol):
         """Drop everything; never raises."""
 
 
+class Version(NamedTuple):
+    """The bytes of a name, and what tells them from every other version of it."""
+
+    data: bytes
+    tag: str
+
+
 class Storage(ABC):
     """Named bytes; see the module's invariants. Safe to use from several threads."""
 
     url: str
     is_near = False  # whether reading back is so cheap that it may save room
+    is_far = False  # whether each request takes long and is paid for
+
+    @property
+    def place(self) -> str:
+        """Return what names this place and no other, on this machine."""
+        return self.url
+
+    def requests(self) -> dict[str, int]:
+        """Return how many requests were paid for, by verb, and their bytes; empty if free."""
+        return {}
+
+    def limit(self, upload: int | None, download: int | None) -> None:  # noqa: B027
+        """Hold transfers to these rates in bytes per second; nothing to do where none are."""
+
+    @abstractmethod
+    def make_directories(self, names: list[str]) -> None:
+        """Prepare the folders of a new repository, durably; existing ones are fine."""
 
     @abstractmethod
     def put(self, name: str, data: Buffer) -> None:
@@ -48,6 +84,39 @@ class Storage(ABC):
     @abstractmethod
     def put_if_absent(self, name: str, data: Buffer) -> bool:
         """Store `data` unless the name exists; return whether it was stored."""
+
+    def get_version(self, name: str, limit: int) -> Version:
+        """Return all bytes and the tag of this version; raises as `get` does."""
+        data = self.get(name, limit)
+        return Version(data, checksum(data))
+
+    def get_recent(self, name: str, limit: int) -> bytes:
+        """Return the bytes that a name had at the last listing that told of it, or has now."""
+        return self.get(name, limit)
+
+    def get_once(self, name: str, offset: int, size: int) -> bytes:
+        """Return a range as `get_range` does, that nobody will want again."""
+        return self.get_range(name, offset, size)
+
+    def is_quick(self, name: str, offset: int, size: int) -> bool:
+        """Return whether a range can be read without waiting or paying for it."""
+        return self.is_near
+
+    def replace(self, name: str, data: Buffer, tag: str) -> str | None:
+        """Store `data` if the version of `name` is still that of `tag`.
+
+        Returns the new tag, None if another version was there or none.
+
+        Where locks are held by the kernel the caller's exclusive lock makes this one step; a
+        storage without such locks must do it in one step itself.
+        """
+        try:
+            if self.get_version(name, _MOST_REPLACED).tag != tag:
+                return None
+        except ObjectMissing:
+            return None
+        self.put(name, data)
+        return checksum(data)
 
     @abstractmethod
     def get(self, name: str, limit: int) -> bytes:
@@ -87,6 +156,11 @@ class Storage(ABC):
     def spool(self) -> Spool:
         """Begin a large file whose name is known only at its end."""
 
+    def delete_many(self, names: Collection[str]) -> None:
+        """Remove names durably; those that are gone are no error."""
+        for name in names:
+            self.delete(name)
+
     def drop_cached(self, name: str) -> bool:
         """Let the next read of a name come from the medium; return whether that was asked for."""
         return False
@@ -112,3 +186,20 @@ def local_path(location: str) -> str:
     if separator and scheme.isalnum():
         raise UsageError(f"no storage for {scheme}:// in this version", hint="use a path")
     return location
+
+
+def as_directory(storage: Storage) -> LocalStorage | None:
+    """Return a storage that is a directory, or that stands before one, as such; else None."""
+    return None if storage.is_far else cast("LocalStorage", storage)
+
+
+def open_storage(location: str) -> Storage:
+    """Return the storage that a path or URL names; raises UsageError for what nobody knows."""
+    if is_remote(location):
+        from packstone.storage.objects import ObjectStorage
+        from packstone.storage.urls import parse_place
+
+        return ObjectStorage(parse_place(location))
+    from packstone.storage.local import LocalStorage
+
+    return LocalStorage(local_path(location))

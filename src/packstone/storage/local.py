@@ -176,6 +176,11 @@ class LocalStorage(Storage):
         self.path = os.path.abspath(path)
         self.url = self.path
 
+    @property
+    def place(self) -> str:
+        """Return the directory, by whatever links it was named."""
+        return os.path.realpath(self.path)
+
     def full_path(self, name: str) -> str:
         """Return where a name is; names come from this program, never from stored bytes."""
         return os.path.join(self.path, name)

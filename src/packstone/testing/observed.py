@@ -72,8 +72,14 @@ class ObservedStorage(Storage):
         self.inner = storage
         self.url = storage.url
         self.is_near = storage.is_near
+        self.is_far = storage.is_far
         self._observer = observer
         self._whole_puts = whole_puts
+
+    @property
+    def place(self) -> str:
+        """Return what names this place and no other."""
+        return self.inner.place
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -81,7 +87,7 @@ class ObservedStorage(Storage):
     def make_directories(self, names: list[str]) -> None:
         """Create folders, on storages that have a need for them."""
         with self._observer.around("make_directories", ""):
-            self.inner.make_directories(names)  # type: ignore[attr-defined]
+            self.inner.make_directories(names)
 
     def put(self, name: str, data: Buffer) -> None:
         """Store `data` under `name`, replacing what was there in one step."""
