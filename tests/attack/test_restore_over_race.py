@@ -88,14 +88,17 @@ def test_directory_swapped_for_a_link_outside(tmp_path: Path, canary: Canary, me
         while goes_on():
             turns += 1
             for real in (root / "d", link):
-                if not real.is_symlink() and real.is_dir():
-                    held = os.open(real, os.O_RDONLY)  # whatever its name is by now
-                    try:
-                        fill(Path(f"/proc/self/fd/{held}"))
-                    except OSError:
-                        pass  # a turn too late
-                    finally:
-                        os.close(held)
+                try:
+                    # Never the link, whichever of the two it is by now.
+                    held = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                except OSError:
+                    continue
+                try:
+                    fill(Path(f"/proc/self/fd/{held}"))
+                except OSError:
+                    pass  # a turn too late
+                finally:
+                    os.close(held)
             try:
                 if met == "before":
                     attack(target, known)
