@@ -42,7 +42,7 @@ class TargetDirectory(Node):
             names.append(node.name)
             node = node.parent
         names.reverse()
-        return os.path.join(*names)
+        return os.path.join(names[0], b"/".join(names[1:])) if names[1:] else names[0]
 
     def path_of(self, name: bytes) -> bytes:
         """The path of an entry, for messages."""

@@ -243,7 +243,8 @@ class TreeRestorer:
             self._lock(level.directory)
         self._locate(level)
         if level.directory.made:
-            if level.entry is not None:
+            # Its path is long below many levels: made for whoever listens only.
+            if level.entry is not None and self._options.report is not None:
                 self._report("create", level.directory.path)
         elif not self._pretend:
             for name, size in self._target.leftovers(level.directory):
@@ -396,13 +397,15 @@ class TreeRestorer:
         if row is not None and has_other_names(row):
             self._kept.add((row[DEVICE], row[INODE]))
         self._result.files_skipped += 1
-        self._report(action, directory.path_of(entry.name), entry.size)
+        if self._options.report is not None:
+            self._report(action, directory.path_of(entry.name), entry.size)
 
     def _replaced(self, directory: TargetDirectory, entry: Entry, row: StatRow | None) -> None:
         size = entry.size if stat.S_ISREG(entry.mode) else 0
         self._result.files_changed += row is not None
         action = "create" if row is None else "change"
-        self._report(action, directory.path_of(entry.name), size)
+        if self._options.report is not None:
+            self._report(action, directory.path_of(entry.name), size)
 
     def _is_in_the_way(self, directory: TargetDirectory, entry: Entry, row: StatRow) -> bool:
         """Say whether a directory keeps an entry from its place; what would be in it is told."""
