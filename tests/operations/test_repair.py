@@ -466,7 +466,11 @@ def test_what_only_the_index_knows_is_not_thrown_away(plain: Place) -> None:
 
         view.write(add)
     with plain.open() as repository:
-        assert repository.repair_index().damaged.keys() <= {pack.name}
+        try:
+            assert repository.repair_index().damaged.keys() <= {pack.name}
+        except packstone.Damaged as refused:  # where the wrong entry is one of that very pack
+            assert pack.name[:12] in refused.message and "repair packs" in refused.hint
+        assert pack.name in repository._objects.index.packs.values(), "what it knew it knows"
 
 
 def test_other_repositories_keep_the_index(plain: Place) -> None:
