@@ -116,6 +116,22 @@ def test_what_is_alike_travels_as_it_is(history: History, tmp_path: Path) -> Non
         assert after.bytes_objects == ours.bytes_objects > before.bytes_objects
 
 
+@pytest.mark.parametrize("make", [make_like, make_other])
+def test_versions_are_not_taken_for_each_other(
+    history: History, make: Callable[[History, Path], packstone.Repository], tmp_path: Path
+) -> None:
+    """A copy of what was left of a snapshot is no copy of the whole one, nor the reverse."""
+    whole = next(iter(history.states))
+    history.repository.rewrite([whole], exclude=["large*", "dump"])
+    (part,) = [row.id for row in history.repository.snapshots() if row.snapshot.original_id]
+    for name, order in (("first", [whole, part]), ("second", [part, whole])):
+        with make(history, tmp_path / name) as copy:
+            for snapshot_id in order:
+                assert history.repository.copy_to(copy, [snapshot_id]).copied == [snapshot_id]
+            assert history.repository.copy_to(copy, order).copied == []
+            assert len({row.snapshot.tree for row in copy.snapshots()}) == 2
+
+
 def test_encrypted_family(tmp_path: Path) -> None:
     """Two encrypted repositories of one family share ids and no sealed byte."""
     history = History(tmp_path, passphrase="one", argon2=CHEAP)

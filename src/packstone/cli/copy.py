@@ -67,13 +67,13 @@ def copy(
                 tags=() if tag is None else (tag,),
             )
             wanted = [row.id for row in rows]
-        before = repository.copy_to(other, wanted, dry_run=True) if wanted else None
-        if before is not None and not session.json and not session.quiet:
-            _announce(before)
-        if before is None or dry_run:
-            result = before or packstone.CopyResult(dry_run=dry_run)
+        if wanted:
+            told = _announce if not (session.json or session.quiet) else lambda _result: None
+            result = repository.copy_to(
+                other, wanted, verify=verify, dry_run=dry_run, announce=told
+            )
         else:
-            result = repository.copy_to(other, wanted, verify=verify)
+            result = packstone.CopyResult(dry_run=dry_run)
     session.warn(result.warnings)
     session.count(other.requests())
     if session.json:

@@ -67,6 +67,8 @@ def time_ns(text: str) -> int:
         if moment.tzinfo is None:
             moment = moment.astimezone()
         since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+        if abs(since) >= datetime.timedelta(seconds=(1 << 63) // 1_000_000_000):
+            raise OverflowError  # snapshots keep nanoseconds in 64 bits: 1677 to 2262
     except (ValueError, OverflowError, OSError):
         raise click.BadParameter(
             f"{text!r} is not a time such as 2026-11-22T14:30:00Z or '2026-11-22 14:30'."

@@ -8,7 +8,7 @@ was interrupted goes on with what is missing.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -22,7 +22,7 @@ from packstone.operations.recut import Recutter
 from packstone.operations.results import Finding
 from packstone.repository.marks import Marker, Marks
 from packstone.repository.repository import ObjectRepository
-from packstone.repository.snapshots import SnapshotRow
+from packstone.repository.snapshots import SnapshotRow, encode_snapshot
 from packstone.repository.writer import ObjectWriter
 
 _SPARE = 16 << 20  # bytes beside the packs: footers, index, snapshots
@@ -69,41 +69,53 @@ def copy_snapshots(
     threads: int = 1,
     verify: bool = False,
     dry_run: bool = False,
+    announce: Callable[[CopyResult], None] = lambda _result: None,
 ) -> CopyResult:
     """Copy snapshots, oldest first; those that the target has already are skipped.
 
-    Raises StorageFull before anything is written when the target has no room for it, Damaged and
+    `announce` is told what it will take, before anything is written. Raises StorageFull, before
+    anything is written, when the target has no room for it, Damaged and
     ObjectMissing where the source cannot be read, StorageError.
     """
     started = time.monotonic()
     if source.storage.url == target.storage.url:
         raise UsageError("the two repositories are one")
     result = CopyResult(dry_run=dry_run, recut=not is_alike(source, target))
-    origins: dict[str, SnapshotRow] = {}
+    there: dict[bytes, str] = {}  # what a copy is like → its id
     for row in target.snapshots():
-        origins[_origin(row)] = origins[row.id] = row
+        there[_likeness(row, result.recut)] = row.id
     wanted: list[SnapshotRow] = []
+    found: set[str] = set()
     for row in rows:
-        there = origins.get(_origin(row))
-        if there is not None and there.snapshot.time_ns == row.snapshot.time_ns:
-            result.skipped.append(row.id)
-        else:
+        copied = there.get(_likeness(row, result.recut))
+        if copied is None:
             wanted.append(row)
+        else:
+            result.skipped.append(row.id)
+            found.add(copied)
     _measure(source, target, wanted, result)
+    announce(result)
     if not dry_run:
         _copy_all(source, target, wanted, result, threads)
         if verify:
-            names = set(result.snapshots)
-            names |= {origins[_origin(row)].id for row in rows if row.id in result.skipped}
-            _verify(target, [row for row in target.snapshots() if row.id in names], result)
+            found.update(result.snapshots)
+            _verify(target, [row for row in target.snapshots() if row.id in found], result)
     result.warnings = [*source.warnings, *target.warnings]
     result.seconds = time.monotonic() - started
     return result
 
 
-def _origin(row: SnapshotRow) -> str:
-    """Return the id of the snapshot that one is a copy of, itself if of none."""
-    return row.snapshot.original_id.hex() or row.id
+def _likeness(row: SnapshotRow, recut: bool) -> bytes:
+    """Return what a snapshot and its copy have in common, and no other version of it has.
+
+    A version with other tags or fewer paths has the same origin and time. Trees of one that is cut
+    anew are named otherwise; then what is counted in them must tell.
+    """
+    origin = row.snapshot.original_id or bytes.fromhex(row.id)
+    tree = b"" if recut else row.snapshot.tree
+    return encode_snapshot(
+        msgspec.structs.replace(row.snapshot, original_id=origin, parent=b"", tree=tree)
+    )
 
 
 def _measure(

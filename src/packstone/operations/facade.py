@@ -491,9 +491,11 @@ class Repository:
         *,
         verify: bool = False,
         dry_run: bool = False,
+        announce: Callable[[copy.CopyResult], None] = lambda _result: None,
     ) -> copy.CopyResult:
         """Copy snapshots, by default all, to another repository; `verify` reads them back there.
 
+        `announce` is told what it will take, before anything is written.
         What is there already does not travel. Raises StorageFull before anything is written when
         it does not fit, Damaged and ObjectMissing where this one cannot be read, StorageError.
         """
@@ -508,6 +510,7 @@ class Repository:
             threads=self._threads,
             verify=verify,
             dry_run=dry_run,
+            announce=announce,
         )
 
     def prune(
