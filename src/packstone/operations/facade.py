@@ -172,11 +172,19 @@ class Repository:
         return snapshot.take_snapshot(self._objects, sources, self._snapshot_options(options))
 
     def snapshot_stream(
-        self, stream: BinaryIO, name: str | bytes, **options: Any
+        self,
+        stream: BinaryIO,
+        name: str | bytes,
+        *,
+        finish: Callable[[], None] = lambda: None,
+        **options: Any,
     ) -> SnapshotResult:
-        """Take a snapshot of one file, `name`, whose bytes come from a stream until its end."""
+        """Take a snapshot of one file, `name`, whose bytes come from a stream until its end.
+
+        `finish` is called after the last byte; if it raises, nothing is committed.
+        """
         return snapshot.take_stream(
-            self._objects, stream, os.fsencode(name), self._snapshot_options(options)
+            self._objects, stream, os.fsencode(name), self._snapshot_options(options), finish
         )
 
     def snapshot_command(
