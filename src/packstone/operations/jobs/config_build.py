@@ -83,7 +83,8 @@ class Builder:
         path = ("repositories", name)
         before = len(self.mistakes)
         found = convert(table, config_keys.REPOSITORY, path, self.mistakes)
-        if isinstance(table, dict) and "location" not in table:
+        # not of one who misspelt it
+        if isinstance(table, dict) and "location" not in table and len(self.mistakes) == before:
             self.wrong((*path, "location"), "missing: a path, a URL, or a path on a labelled disk")
         if {"passphrase_file", "passphrase_command"} <= found.keys():
             self.wrong((*path, "passphrase_command"), "there is passphrase_file already: say one")
