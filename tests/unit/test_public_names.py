@@ -51,6 +51,14 @@ NAMES = {
     "ListedKey",
     "check_names",
     "import_key",
+    "Job",
+    "RepositoryTarget",
+    "Schedule",
+    "Strategy",
+    "find_doubts",
+    "find_schedule",
+    "is_due",
+    "load_strategy",
 }
 
 ERRORS = {
@@ -64,6 +72,7 @@ ERRORS = {
     "ObjectMissing",
     "StorageFull",
     "StorageUnavailable",
+    "StrategyInvalid",
     "GenerationChanged",
     "IndexWrong",
     "Damaged",
