@@ -67,15 +67,15 @@ def load_job(
     until = [each for each in rows if each.snapshot.time_ns <= row.snapshot.time_ns]
     found = [(each, find_dump(until, job, each.name, "latest")) for each in first]
     loaded = []
-    for each, row in [*found, (main, row)]:
+    for each, chosen in [*found, (main, row)]:
         started = time.monotonic()
-        with _opened(repository, row, each.name, progress) as stream:
+        with _opened(repository, chosen, each.name, progress) as stream:
             each.load(cast(BinaryIO, stream), target, overwrite=overwrite)
             loaded.append(
                 LoadedPart(
                     each.name,
-                    row.id,
-                    row.snapshot.time_ns,
+                    chosen.id,
+                    chosen.snapshot.time_ns,
                     stream.count,
                     time.monotonic() - started,
                 )
