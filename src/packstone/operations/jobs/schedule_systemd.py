@@ -46,7 +46,14 @@ class SystemdSchedule:
 
     def written(self, strategy: Strategy) -> dict[str, str]:
         """Return the units by their paths; raises UsageError."""
-        words = " ".join(map(_quoted, due_command(strategy)))
+        program, *arguments = due_command(strategy)
+        if not program.isprintable() or set(program) & set("\"'\\"):  # string_is_safe() there
+            raise UsageError(
+                f"systemd runs no program of the name {program!r}",
+                hint="install Packstone at a path without quotes, or use --cron",
+            )
+        # of the arguments alone variables are expanded: systemd.service(5)
+        words = " ".join([_quoted(program), *(_quoted(each, "$") for each in arguments)])
         after = "" if self._user else "Wants=network-online.target\nAfter=network-online.target\n"
         service = f"""{MARK}
 [Unit]
@@ -143,10 +150,13 @@ WantedBy=timers.target
             )
 
 
-def _quoted(word: str) -> str:
+def _quoted(word: str, doubled: str = "") -> str:
     """Return a word of ExecStart as systemd.service(5) reads it back."""
-    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return '"' + word.replace("%", "%%").replace("$", "$$") + '"'
+    word = word.replace("\\", "\\\\").replace('"', '\\"')
+    word = word.replace("\n", "\\n").replace("\r", "\\r")
+    for character in "%" + doubled:
+        word = word.replace(character, character * 2)
+    return f'"{word}"'
 
 
 def _write(path: str, text: str) -> bool:
