@@ -133,6 +133,7 @@ def test_every_key_is_on_the_page() -> None:
         (JOB + "keep = { dayly = 7 }\n", 5, ["jobs.a.keep.dayly", "daily?"]),
         (JOB + "keep = { daily = 0 }\n", 5, ["keeps nothing"]),
         (JOB + 'keep = { within = "3 days" }\n', 5, ["3 days", "30d"]),
+        (JOB + "keep = 0x" + "f" * 5000 + "\n", 5, ["64 bits", "a table"]),
         (JOB + "keep = 7\n", 5, ["number 7", "a table"]),
         (JOB + 'check = { subset = "500%" }\n', 5, ["jobs.a.check.subset", "5%"]),
         (JOB + 'rpo = "5m"\n', 5, ["two ways", "5min"]),

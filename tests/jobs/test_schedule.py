@@ -97,11 +97,11 @@ def test_without_other_lines_there_is_no_crontab_afterwards(crontab: None) -> No
 
 
 @needs_crontab
-@pytest.mark.parametrize("kept", [0, 2])
-def test_a_block_with_one_marker_is_left_as_it_is(crontab: None, kept: int) -> None:
+@pytest.mark.parametrize("kept", [[0], [2], [2, 0], [0, 0, 2], [0, 2, 2], [0, 2, 0, 2]])
+def test_markers_that_do_not_match_are_left_as_they_are(crontab: None, kept: list[int]) -> None:
     schedule = find_schedule("cron")
-    marker = schedule.written(strategy("1h"))["crontab"].splitlines()[kept].encode()
-    broken = marker + b"\n1 2 * * * /usr/bin/true\n"
+    block = schedule.written(strategy("1h"))["crontab"].splitlines()
+    broken = b"".join(block[each].encode() + b"\n1 2 * * * /usr/bin/true\n" for each in kept)
     write(broken)
     for act in (schedule.remove, lambda: schedule.install(strategy("1h"))):
         with pytest.raises(UsageError, match="marker"):

@@ -109,6 +109,12 @@ def test_summer_time_begins() -> None:
         "03-29 03:00 CEST",
         "03-29 03:30 CEST",
     ]
+    # and nothing of the hour that is skipped runs before it
+    assert runs("*/30 2 * * *", "2026-03-29T00:00", 3) == [
+        "03-29 03:00 CEST",
+        "03-29 03:30 CEST",
+        "03-30 02:00 CEST",
+    ]
     assert runs("0 2,3 * * *", "2026-03-29T01:00", 2) == ["03-29 03:00 CEST", "03-30 02:00 CEST"]
 
 
