@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from packstone.operations.forget import ForgetResult
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
+    from packstone.operations.passphrases import configured_passphrase, passphrase_from_file
     from packstone.operations.prune import PruneResult
     from packstone.operations.repair_index import RepairIndexResult
     from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
@@ -93,6 +94,7 @@ _HOMES = {
     "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
+    "packstone.operations.passphrases": ("configured_passphrase", "passphrase_from_file"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.repair_index": ("RepairIndexResult",),
     "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
@@ -125,7 +127,7 @@ __all__ = [
     "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
     "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable",
     "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
-    "check_names", "import_key", "init", "open",
+    "check_names", "configured_passphrase", "import_key", "init", "open", "passphrase_from_file",
 ]  # fmt: skip
 
 

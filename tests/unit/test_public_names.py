@@ -51,6 +51,8 @@ NAMES = {
     "ListedKey",
     "check_names",
     "import_key",
+    "configured_passphrase",
+    "passphrase_from_file",
 }
 
 ERRORS = {
