@@ -18,6 +18,7 @@ from packstone.errors import (
     PackstoneError,
     RepositoryLocked,
     RepositoryMissing,
+    StorageError,
 )
 from packstone.filesystem.ignore import Rules
 from packstone.operations.facade import Repository
