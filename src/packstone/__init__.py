@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StorageError,
         StorageFull,
         StorageUnavailable,
+        StrategyInvalid,
         UnsupportedFormat,
         UsageError,
         WrongPassphrase,
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
     from packstone.operations.facade import Repository
     from packstone.operations.find import FoundPath, FoundVersion
     from packstone.operations.forget import ForgetResult
+    from packstone.operations.jobs.config import load_strategy
+    from packstone.operations.jobs.doubts import find_doubts
+    from packstone.operations.jobs.schedule import Schedule, find_schedule
+    from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
+    from packstone.operations.jobs.timetable import is_due
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
     from packstone.operations.passphrases import configured_passphrase, passphrase_from_file
@@ -80,6 +86,7 @@ _HOMES = {
         "StorageError",
         "StorageFull",
         "StorageUnavailable",
+        "StrategyInvalid",
         "UnsupportedFormat",
         "UsageError",
         "WrongPassphrase",
@@ -92,6 +99,11 @@ _HOMES = {
     "packstone.operations.facade": ("Repository",),
     "packstone.operations.find": ("FoundPath", "FoundVersion"),
     "packstone.operations.forget": ("ForgetResult",),
+    "packstone.operations.jobs.config": ("load_strategy",),
+    "packstone.operations.jobs.doubts": ("find_doubts",),
+    "packstone.operations.jobs.schedule": ("Schedule", "find_schedule"),
+    "packstone.operations.jobs.strategy": ("Job", "RepositoryTarget", "Strategy"),
+    "packstone.operations.jobs.timetable": ("is_due",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
     "packstone.operations.passphrases": ("configured_passphrase", "passphrase_from_file"),
@@ -120,14 +132,16 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
     "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
-    "GenerationChanged", "Growth", "IndexWrong", "KeptSnapshot", "ListedEntry", "ListedKey",
+    "GenerationChanged", "Growth", "IndexWrong", "Job", "KeptSnapshot", "ListedEntry", "ListedKey",
     "ObjectMissing", "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult",
     "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot",
-    "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention",
-    "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
-    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable",
-    "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
-    "check_names", "configured_passphrase", "import_key", "init", "open", "passphrase_from_file",
+    "Repository", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget", "RestoreResult",
+    "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Schedule", "Snapshot",
+    "SnapshotResult", "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
+    "StorageUnavailable", "Strategy", "StrategyInvalid", "TagResult", "UnsupportedFormat",
+    "UsageError", "WrongPassphrase", "__version__", "check_names", "configured_passphrase",
+    "find_doubts", "find_schedule", "import_key", "init", "is_due", "load_strategy", "open",
+    "passphrase_from_file",
 ]  # fmt: skip
 
 
