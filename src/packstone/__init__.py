@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from packstone.operations.forget import ForgetResult
     from packstone.operations.jobs.config import load_strategy
     from packstone.operations.jobs.doubts import find_doubts
+    from packstone.operations.jobs.report import JobReport, RunReport
+    from packstone.operations.jobs.run import run_jobs
     from packstone.operations.jobs.schedule import Schedule, find_schedule
     from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
     from packstone.operations.jobs.timetable import is_due
@@ -101,6 +103,8 @@ _HOMES = {
     "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.jobs.config": ("load_strategy",),
     "packstone.operations.jobs.doubts": ("find_doubts",),
+    "packstone.operations.jobs.report": ("JobReport", "RunReport"),
+    "packstone.operations.jobs.run": ("run_jobs",),
     "packstone.operations.jobs.schedule": ("Schedule", "find_schedule"),
     "packstone.operations.jobs.strategy": ("Job", "RepositoryTarget", "Strategy"),
     "packstone.operations.jobs.timetable": ("is_due",),
@@ -132,16 +136,16 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
     "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
-    "GenerationChanged", "Growth", "IndexWrong", "Job", "KeptSnapshot", "ListedEntry", "ListedKey",
-    "ObjectMissing", "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult",
-    "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot",
-    "Repository", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget", "RestoreResult",
-    "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Schedule", "Snapshot",
-    "SnapshotResult", "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
-    "StorageUnavailable", "Strategy", "StrategyInvalid", "TagResult", "UnsupportedFormat",
-    "UsageError", "WrongPassphrase", "__version__", "check_names", "configured_passphrase",
-    "find_doubts", "find_schedule", "import_key", "init", "is_due", "load_strategy", "open",
-    "passphrase_from_file",
+    "GenerationChanged", "Growth", "IndexWrong", "Job", "JobReport", "KeptSnapshot", "ListedEntry",
+    "ListedKey", "ObjectMissing", "ObjectsSize", "PackstoneError", "Problem", "Progress",
+    "PruneResult", "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult",
+    "RepairedSnapshot", "Repository", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget",
+    "RestoreResult", "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules",
+    "RunReport", "Schedule", "Snapshot", "SnapshotResult", "SnapshotRow", "SnapshotStats",
+    "Stats", "StorageError", "StorageFull", "StorageUnavailable", "Strategy", "StrategyInvalid",
+    "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
+    "check_names", "configured_passphrase", "find_doubts", "find_schedule", "import_key", "init",
+    "is_due", "load_strategy", "open", "passphrase_from_file", "run_jobs",
 ]  # fmt: skip
 
 

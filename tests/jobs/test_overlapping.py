@@ -23,7 +23,8 @@ def interrupt(*_): raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, interrupt)
 from packstone.operations.jobs.run import run_jobs
 strategy = pickle.loads(bytes.fromhex(sys.argv[1]))
-report = run_jobs(strategy, sys.argv[2:], threads=1)
+names = sys.argv[2:]
+report = run_jobs(strategy, names, due=not names, threads=1)
 print(report.exit_code, *(f"{each.job}={each.status}" for each in report.jobs))
 """
 
@@ -91,7 +92,8 @@ def test_of_two_at_once_each_job_is_done_by_one(scene: Scene) -> None:
     with going(scene) as process:
         assert [each.job for each in scene.run(due=True).jobs if each.status == "done"] == ["b"]
         (scene.place / "go").touch()
-        process.communicate(timeout=60)
+        out, _err = process.communicate(timeout=60)
+    assert "b=" in out and len(scene.snapshots(["job:b"])) == 1
     assert scene.run(due=True).jobs == []
 
 
