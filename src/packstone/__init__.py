@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from packstone.operations.jobs.timetable import is_due
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
+    from packstone.operations.passphrases import configured_passphrase, passphrase_from_file
     from packstone.operations.prune import PruneResult
     from packstone.operations.repair_index import RepairIndexResult
     from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
@@ -105,6 +106,7 @@ _HOMES = {
     "packstone.operations.jobs.timetable": ("is_due",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
+    "packstone.operations.passphrases": ("configured_passphrase", "passphrase_from_file"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.repair_index": ("RepairIndexResult",),
     "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
@@ -130,15 +132,16 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
     "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
-    "GenerationChanged", "Growth", "IndexWrong", "Job", "KeptSnapshot", "ListedEntry", "ListedKey",
-    "ObjectMissing", "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult",
-    "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot",
-    "Repository", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget", "RestoreResult",
-    "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Schedule", "Snapshot",
-    "SnapshotResult", "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
-    "StorageUnavailable", "Strategy", "StrategyInvalid", "TagResult", "UnsupportedFormat",
-    "UsageError", "WrongPassphrase", "__version__", "check_names", "find_doubts", "find_schedule",
-    "import_key", "init", "is_due", "load_strategy", "open",
+    "GenerationChanged", "Growth", "IndexWrong", "Job", "KeptSnapshot", "ListedEntry",
+    "ListedKey", "ObjectMissing", "ObjectsSize", "PackstoneError", "Problem", "Progress",
+    "PruneResult", "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult",
+    "RepairedSnapshot", "Repository", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget",
+    "RestoreResult", "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules",
+    "Schedule", "Snapshot", "SnapshotResult", "SnapshotRow", "SnapshotStats", "Stats",
+    "StorageError", "StorageFull", "StorageUnavailable", "Strategy", "StrategyInvalid",
+    "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
+    "check_names", "configured_passphrase", "find_doubts", "find_schedule", "import_key", "init",
+    "is_due", "load_strategy", "open", "passphrase_from_file",
 ]  # fmt: skip
 
 

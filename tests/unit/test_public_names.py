@@ -59,6 +59,8 @@ NAMES = {
     "find_schedule",
     "is_due",
     "load_strategy",
+    "configured_passphrase",
+    "passphrase_from_file",
 }
 
 ERRORS = {
