@@ -16,6 +16,7 @@ from packstone.repository.rates import (
     CHECK,
     LOAD,
     RESTORE,
+    STREAM,
     VERIFIED_RESTORE,
     Sample,
     is_small,
@@ -121,20 +122,25 @@ def estimate_seconds(
     job: str = "",
     host: str = "",
     verify: bool = False,
+    stream: bool = False,
     load: bool = False,
 ) -> Estimate | None:
     """Estimate a restore of so much content; None when nothing fit was measured.
 
-    With `verify` everything is read back from the target; with `load` the content goes into a
-    database, as was measured for this job alone.
+    With `verify` everything is read back from the target; with `stream` nothing is written but
+    passed on, with `load` into a database, as was measured for this job alone.
     """
     known = list(samples)
     begun = _near([each for each in known if is_small(each) and each.what != LOAD], "", host)
     opening = median(each.seconds for each in begun) if begun else 0.0
     rates = [each for each in known if not is_small(each)]
-    kinds = [LOAD] if load else [RESTORE, VERIFIED_RESTORE, CHECK]
-    if verify:
-        kinds = [VERIFIED_RESTORE, RESTORE, CHECK]
+    kinds = [RESTORE, VERIFIED_RESTORE, STREAM, CHECK]
+    if load:
+        kinds = [LOAD]
+    elif stream:
+        kinds.insert(0, STREAM)
+    elif verify:
+        kinds.insert(0, VERIFIED_RESTORE)
     for kind in kinds:
         of_kind = [each for each in rates if each.what == kind and (not load or each.job == job)]
         near = _near(of_kind, job, host)
@@ -182,9 +188,9 @@ def spread_of(ratios: Sequence[float]) -> tuple[float, float]:
 
 def _basis(model: RateModel, samples: Sequence[Sample], kind: str) -> str:
     """Return in words what an estimate rests on; rates in MiB a second."""
-    names = {RESTORE: "restore", VERIFIED_RESTORE: "verified restore", CHECK: "check", LOAD: "load"}
+    name = {VERIFIED_RESTORE: "verified restore"}.get(kind, kind)
     count = len(samples)
-    of = f"{count} {names[kind]}{'' if count == 1 else 's'}"
+    of = f"{count} {name}{'' if count == 1 else 's'}"
     if kind == CHECK:
         of += ", which write nothing" if count > 1 else ", which writes nothing"
     parts = []
