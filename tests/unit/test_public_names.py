@@ -141,7 +141,7 @@ def test_every_name_is_there_and_documented() -> None:
 
 
 def test_repository_has_these_methods() -> None:
-    public = {name for name in vars(packstone.Repository) if not name.startswith("_")}
+    public = {name for name in dir(packstone.Repository) if not name.startswith("_")}
     assert public >= METHODS
     for name in public:
         assert inspect.getdoc(getattr(packstone.Repository, name)), f"{name} has no docstring"
