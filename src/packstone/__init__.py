@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     from packstone.operations.check_names import check_names
     from packstone.operations.copy import CopyResult
     from packstone.operations.diff import Difference, DiffResult
+    from packstone.operations.estimate import Estimate
     from packstone.operations.facade import Repository
     from packstone.operations.find import FoundPath, FoundVersion
     from packstone.operations.forget import ForgetResult
+    from packstone.operations.jobs.advise import JobAdvice, RepositoryAdvice, advise_jobs
+    from packstone.operations.jobs.plan import JobPlan, plan_jobs
+    from packstone.operations.jobs.rehearse import Rehearsal, rehearse_job
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
     from packstone.operations.prune import PruneResult
@@ -84,13 +88,17 @@ _HOMES = {
         "WrongPassphrase",
     ),
     "packstone.filesystem.ignore": ("Rules",),
-    "packstone.model": ("Entry", "Problem", "Snapshot"),
+    "packstone.model": ("Entry", "Estimate", "Problem", "Snapshot"),
     "packstone.operations.check_names": ("check_names",),
     "packstone.operations.copy": ("CopyResult",),
     "packstone.operations.diff": ("Difference", "DiffResult"),
+    "packstone.operations.estimate": ("Estimate",),
     "packstone.operations.facade": ("Repository",),
     "packstone.operations.find": ("FoundPath", "FoundVersion"),
     "packstone.operations.forget": ("ForgetResult",),
+    "packstone.operations.jobs.advise": ("JobAdvice", "RepositoryAdvice", "advise_jobs"),
+    "packstone.operations.jobs.plan": ("JobPlan", "plan_jobs"),
+    "packstone.operations.jobs.rehearse": ("Rehearsal", "rehearse_job"),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
     "packstone.operations.prune": ("PruneResult",),
@@ -117,16 +125,18 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
-    "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
-    "GenerationChanged", "Growth", "IndexWrong", "KeptSnapshot", "ListedEntry", "ListedKey",
-    "ObjectMissing", "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult",
-    "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot",
-    "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention",
+    "DiffResult", "Difference", "Entry", "Estimate", "Finding", "ForgetResult", "FoundPath",
+    "FoundVersion", "GenerationChanged", "Growth", "IndexWrong", "JobAdvice", "JobPlan",
+    "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing", "ObjectsSize",
+    "PackstoneError", "Problem", "Progress", "PruneResult", "Rehearsal", "RepairIndexResult",
+    "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
+    "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention",
     "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
-    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable",
-    "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
-    "check_names", "import_key", "init", "open",
-]  # fmt: skip
+    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
+    "StorageUnavailable", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
+    "__version__", "advise_jobs", "check_names", "import_key", "init", "open", "plan_jobs",
+    "rehearse_job",
+]  # fmt: skip  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
