@@ -136,7 +136,7 @@ __all__ = [
     "StorageUnavailable", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
     "__version__", "advise_jobs", "check_names", "import_key", "init", "open", "plan_jobs",
     "rehearse_job",
-]  # fmt: skip  # fmt: skip
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
