@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from packstone.operations.jobs.rehearse import Rehearsal, rehearse_job
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
+    from packstone.operations.passphrases import configured_passphrase, passphrase_from_file
     from packstone.operations.prune import PruneResult
     from packstone.operations.repair_index import RepairIndexResult
     from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
@@ -88,7 +89,7 @@ _HOMES = {
         "WrongPassphrase",
     ),
     "packstone.filesystem.ignore": ("Rules",),
-    "packstone.model": ("Entry", "Estimate", "Problem", "Snapshot"),
+    "packstone.model": ("Entry", "Problem", "Snapshot"),
     "packstone.operations.check_names": ("check_names",),
     "packstone.operations.copy": ("CopyResult",),
     "packstone.operations.diff": ("Difference", "DiffResult"),
@@ -101,6 +102,7 @@ _HOMES = {
     "packstone.operations.jobs.rehearse": ("Rehearsal", "rehearse_job"),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
+    "packstone.operations.passphrases": ("configured_passphrase", "passphrase_from_file"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.repair_index": ("RepairIndexResult",),
     "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
@@ -134,8 +136,8 @@ __all__ = [
     "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
     "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
     "StorageUnavailable", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
-    "__version__", "advise_jobs", "check_names", "import_key", "init", "open", "plan_jobs",
-    "rehearse_job",
+    "__version__", "advise_jobs", "check_names", "configured_passphrase", "import_key", "init",
+    "open", "passphrase_from_file", "plan_jobs", "rehearse_job",
 ]  # fmt: skip
 
 

@@ -59,6 +59,8 @@ NAMES = {
     "rehearse_job",
     "check_names",
     "import_key",
+    "configured_passphrase",
+    "passphrase_from_file",
 }
 
 ERRORS = {

@@ -22,7 +22,7 @@ from packstone.storage.base import Storage
 
 RATES = "rates"
 RESTORE, VERIFIED_RESTORE, STREAM = "restore", "verified", "stream"
-CHECK, LOAD, RUN = "check", "load", "run"
+CHECK, LOAD = "check", "load"
 LARGEST = MIB  # bytes of an object, which ours never reach; what is larger is not read
 MOST_SAMPLES = 512  # in one object, and of all that are kept
 MOST_ALIKE = 32  # of those, of one job doing one thing on one host
@@ -39,10 +39,9 @@ class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One thing that was done: how much content, how many files, in what time.
 
     `what` is "restore", "verified" (a restore that read everything back), "stream" (a file read
-    and passed on), "check" (of data: the bytes are those of objects before compression), "load"
-    (into a database) or "run" (of a job, to its snapshots). `storage` is "directory" or the
-    scheme of a URL; `job` is empty outside of jobs; `estimated_ns` is what was said before it
-    began, 0 without an estimate.
+    and passed on), "check" (of data: the bytes are those of objects before compression) or "load"
+    (into a database). `storage` is "directory" or the scheme of a URL; `job` is empty outside of
+    jobs; `estimated_ns` is what was said before it began, 0 without an estimate.
     """
 
     time_ns: Size

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -34,14 +34,12 @@ from packstone.operations.jobs.proposals import (
     reach_days,
 )
 from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
-from packstone.operations.measured import known_rates
-from packstone.operations.stats import Growth
-from packstone.repository.rates import RUN, Sample
 from packstone.repository.snapshots import SnapshotRow
 
 _DENSE = 3.0  # usual gaps between runs; where they are wider, snapshots were forgotten
 _RECENT = 8  # runs that say what the usual gap is
 _RUNS_JUDGED = 20
+_WHOLE = 0.01  # of its bytes a first copy takes at least; what is less was there already
 
 
 @dataclass(slots=True)
@@ -50,7 +48,9 @@ class JobAdvice:
 
     `size_growth` is of what is in its snapshots, `stored_growth` of what they take in the
     repository; None with too little history, which `notes` then say. `change_stored` is what the
-    median run stores, `change_share` the part of the job's data that it brings anew.
+    median run stores, `change_share` that as a part of all of the job's data. `stored_ratio` is
+    what a byte takes in the repository when it is stored first, `run_seconds` the longest of the
+    last runs.
     """
 
     job: Job
@@ -61,6 +61,7 @@ class JobAdvice:
     stored_growth: Slope | None = None
     change_stored: float | None = None
     change_share: float | None = None
+    stored_ratio: float = 1.0
     run_seconds: float | None = None
     every: EveryProposal | None = None
     keep: KeepProposal | None = None
@@ -91,8 +92,6 @@ def advise_jobs(
     strategy: Strategy,
     open_target: OpenTarget,
     names: Sequence[str] = (),
-    *,
-    clock: Callable[[], int] = time.time_ns,
 ) -> list[RepositoryAdvice]:
     """Return what the history of jobs, by default all, suggests, by their repositories.
 
@@ -105,7 +104,7 @@ def advise_jobs(
             continue
         try:
             with contextlib.closing(open_target(target)) as repository:
-                advice = _advise(repository, target, jobs, clock)
+                advice = _advise(repository, target, jobs)
         except PackstoneError as error:
             advice = RepositoryAdvice(target, notes=[error.message])
             advice.jobs = [JobAdvice(job) for job in jobs]
@@ -118,30 +117,39 @@ def _advise(
     repository: Repository,
     target: RepositoryTarget,
     jobs: Sequence[Job],
-    clock: Callable[[], int],
 ) -> RepositoryAdvice:
     objects = repository._objects
     advice = RepositoryAdvice(target)
     advice.bytes = sum(size for _name, size in objects.storage.list("packs"))
     advice.left, advice.limit = _room(target, objects.storage.free(), advice.bytes)
-    growth = {each.row.id: each for each in repository.growth()}
-    rows = [each.row for each in growth.values()]
-    known = known_rates(objects, clock)
+    rows = repository.snapshots()
+    stored = _stored_by(repository, rows)
     taken: set[str] = set()
     for job in jobs:
         mine = [row for row in of_job(rows, job) if row.id not in taken]
         taken.update(row.id for row in mine)
-        advice.jobs.append(look_at_job(job, mine, growth, known))
+        advice.jobs.append(look_at_job(job, mine, stored))
     others = [row for row in rows if row.id not in taken]
     slopes = [each.stored_growth for each in advice.jobs if each.runs]
     if others:
         advice.notes.append(f"{len(others)} snapshots in it are of no job here")
-        slopes.append(_stored_growth(group_runs(others), growth))
+        slopes.append(_stored_growth(group_runs(others), stored))
     advice.stored_growth = sum_slopes(slopes)
     _predict(advice)
     for each in advice.jobs:
         _propose(each, advice)
     return advice
+
+
+def _stored_by(repository: Repository, rows: Sequence[SnapshotRow]) -> dict[str, int]:
+    """Return what each snapshot brought to the packs, by its id; in bytes.
+
+    As it said itself; those of older versions say nothing, then all trees are walked.
+    """
+    said = {row.id: row.snapshot.summary.get("bytes_stored") for row in rows}
+    if None not in said.values():
+        return {name: size or 0 for name, size in said.items()}
+    return {each.row.id: each.new.bytes_stored for each in repository.growth()}
 
 
 def _room(target: RepositoryTarget, free: int | None, size: int) -> tuple[int | None, str]:
@@ -153,9 +161,7 @@ def _room(target: RepositoryTarget, free: int | None, size: int) -> tuple[int | 
     return free, "the disk"
 
 
-def look_at_job(
-    job: Job, rows: Sequence[SnapshotRow], growth: dict[str, Growth], known: Sequence[Sample]
-) -> JobAdvice:
+def look_at_job(job: Job, rows: Sequence[SnapshotRow], stored: Mapping[str, int]) -> JobAdvice:
     """Return what was measured of a job, without any proposal."""
     advice = JobAdvice(job)
     runs = group_runs(rows)
@@ -169,7 +175,7 @@ def look_at_job(
     advice.bytes = sizes[-1]
     if all(size is not None for size in sizes):
         advice.size_growth = fit_growth(times, [float(size or 0) for size in sizes])
-    advice.stored_growth = _stored_growth(runs, growth)
+    advice.stored_growth = _stored_growth(runs, stored)
     if advice.size_growth is None:
         advice.notes.append(
             f"too little history for a trend: {len(runs)} runs over {advice.days:.1f} days, at "
@@ -186,15 +192,18 @@ def look_at_job(
             f"{'+' if step.size > 0 else '-'}{abs(step.size) / (1 << 20):,.0f} MiB in one go on "
             f"{day} count as no growth"
         )
-    later = [[growth[row.id].new for row in run] for run in _dense(runs)[1:]]
+    later = [sum(stored[row.id] for row in run) for run in _dense(runs)[1:]]
     if later:
-        advice.change_stored = median(sum(new.bytes_stored for new in run) for run in later)
-        if advice.bytes:
-            changed = median(sum(new.bytes_objects for new in run) for run in later)
-            advice.change_share = changed / advice.bytes
-    took = [each.seconds for each in known if each.what == RUN and each.job == job.name]
-    if took:
-        advice.run_seconds = max(took[-_RUNS_JUDGED:])
+        advice.change_stored = median(later)
+        advice.change_share = advice.change_stored / advice.bytes if advice.bytes else None
+    first = sum(stored[row.id] for row in runs[0])
+    if sizes[0] and first > _WHOLE * sizes[0]:
+        advice.stored_ratio = min(1.0, first / sizes[0])
+    took = [
+        sum(row.snapshot.summary.get("duration_ns", 0) for row in run) / 1e9
+        for run in runs[-_RUNS_JUDGED:]
+    ]
+    advice.run_seconds = max(took) or None
     return advice
 
 
@@ -225,14 +234,14 @@ def _dense(runs: Sequence[list[SnapshotRow]]) -> Sequence[list[SnapshotRow]]:
     return runs[first:]
 
 
-def _stored_growth(runs: Sequence[list[SnapshotRow]], growth: dict[str, Growth]) -> Slope | None:
+def _stored_growth(runs: Sequence[list[SnapshotRow]], sizes: Mapping[str, int]) -> Slope | None:
     """Fit what runs add to the repository; the first copy of everything is no growth."""
     dense = _dense(runs)
     total = 0.0
     stored = []
     for number, run in enumerate(dense):
         if number:
-            total += sum(growth[row.id].new.bytes_stored for row in run)
+            total += sum(sizes[row.id] for row in run)
         stored.append(total)
     return fit_growth([_time_of(run) for run in dense], stored) if dense else None
 
