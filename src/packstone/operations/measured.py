@@ -19,6 +19,7 @@ from packstone.operations.results import CheckResult, RestoreResult
 from packstone.repository.layout import check_features
 from packstone.repository.rates import (
     CHECK,
+    LOAD,
     RESTORE,
     VERIFIED_RESTORE,
     Sample,
@@ -85,6 +86,30 @@ def keep_check(
         )
         if not is_small(sample):
             keep_sample(repository, sample)
+
+
+def keep_load(
+    repository: ObjectRepository,
+    job: str,
+    *,
+    size: int,
+    files: int,
+    seconds: float,
+    estimated: float = 0.0,
+    clock: Callable[[], int] = time.time_ns,
+) -> None:
+    """Keep how long it took to play dumps of a job into a database; never raises."""
+    sample = made_sample(
+        repository,
+        LOAD,
+        size=size,
+        files=files,
+        seconds=seconds,
+        job=job,
+        estimated=estimated,
+        clock=clock,
+    )
+    keep_sample(repository, sample)
 
 
 def job_of(row: SnapshotRow) -> str:

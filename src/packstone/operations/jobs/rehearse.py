@@ -16,21 +16,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 from packstone.errors import Damaged, ObjectMissing, UsageError
 from packstone.model import MIB, Problem
 from packstone.operations.estimate import Estimate
 from packstone.operations.facade import Repository
+from packstone.operations.jobs.load import choose_parts, load_job
 from packstone.operations.jobs.parts import newest_parts, of_job
 from packstone.operations.jobs.plan import estimate_job, estimates_off
+from packstone.operations.jobs.sources import open_source
 from packstone.operations.jobs.strategy import Job, PathSource
 from packstone.operations.measured import keep_sample, known_rates, made_sample
 from packstone.operations.results import ProgressFunction
-from packstone.repository.rates import LOAD, STREAM, is_small
+from packstone.repository.rates import STREAM, is_small
 from packstone.repository.snapshots import SnapshotRow
 
-Load = Callable[[bytes, BinaryIO, str], None]
 _PREFIX = "packstone-rehearsal-"
 _PER_FILE = 4096  # bytes that a small file takes on a disk, at least
 _READ = 4 * MIB
@@ -71,42 +71,60 @@ def rehearse_job(
     target: str | None = None,
     keep: bool = False,
     database: str = "",
-    load: Load | None = None,
+    part: str = "",
     progress: ProgressFunction | None = None,
     clock: Callable[[], int] = time.time_ns,
 ) -> Rehearsal:
     """Restore the newest snapshot of each part of a job to a scratch place, verify, measure.
 
     The place is a new directory in `target`, by default in that for temporary files. A stream
-    is read to its end; with `database` it is also played into that by `load`, which is told the
-    name of the part. Raises UsageError where there is nothing to restore or nowhere to; what
-    could not be restored is in `errors`.
+    is read to its end; with `database`, which must be empty, one is played into that: of several
+    the one called `part`. Raises UsageError where there is nothing to restore or nowhere to, and
+    what `load_job` raises; what could not be restored is in `errors`.
     """
     begun_ns = clock()
     rows = newest_parts(of_job(repository.snapshots(), job), now_ns=begun_ns)
-    if not rows:
-        raise UsageError(f"job {job.name!r} has no snapshot", hint=f"Run: packstone run {job.name}")
     streamed = not isinstance(job.source, PathSource)
-    if database and not (streamed and load):
+    if (database or part) and not streamed:
         raise UsageError(f"job {job.name!r} stores files, which go into no database")
+    if part:
+        rows = [row for row in rows if row.snapshot.name == os.fsencode(part)]
+    if not rows:
+        raise UsageError(
+            f"job {job.name!r} has no snapshot{f' of {part!r}' if part else ''}",
+            hint=f"Run: packstone run {job.name}",
+        )
+    if database:  # roles and other databases stay out of it
+        names = [
+            each.name for each in choose_parts(open_source(job.source).stored(), job, part, False)
+        ]
+        rows = [row for row in rows if os.fsdecode(row.snapshot.name) in names]
     result = Rehearsal(job, rows)
     size = sum(row.snapshot.summary.get("bytes_total", 0) for row in rows)
     files = sum(row.snapshot.summary.get("files", 0) for row in rows)
     known = known_rates(repository._objects, clock)
     result.estimate = estimate_job(job, known, size, files)
+    estimated = result.estimate.seconds if result.estimate is not None else 0.0
     _forget_packs(repository)
-    if streamed:
+    if database:
+        loaded = load_job(
+            repository, job, database, part=part, estimated_seconds=estimated, progress=progress
+        )
+        result.loaded = True
+        result.seconds = sum(each.seconds for each in loaded)
+        result.bytes = sum(each.bytes_loaded for each in loaded)
+        result.files = result.files_verified = len(loaded)
+    elif streamed:
         for row in rows:
-            _pour(repository, row, database, load, result)
-        result.loaded = bool(database)
+            _pour(repository, row, result)
+        _keep_stream(repository, result, estimated, clock)
     else:
         with _scratch(target, size + files * _PER_FILE, keep, result) as place:
             for number, row in enumerate(rows):
                 share = row.snapshot.summary.get("bytes_total", 0) / size if size else 0.0
-                estimated = result.estimate.seconds * share if result.estimate else 0.0
                 where = os.path.join(place, str(number))
-                _restore(repository, row, where, estimated, progress, result)
-    _keep(repository, result, begun_ns, clock)
+                _restore(repository, row, where, estimated * share, progress, result)
+    _judge(repository, result, begun_ns, clock)
     return result
 
 
@@ -181,68 +199,55 @@ def _restore(
         result.errors.append(Problem(os.fsencode(place), f"{count} files had to be restored twice"))
 
 
-class _Counted:
-    """A stream that counts what is read of it; enough of one for whoever copies it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.size = 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(size)
-        self.size += len(data)
-        return data
-
-
-def _pour(
-    repository: Repository, row: SnapshotRow, database: str, load: Load | None, result: Rehearsal
-) -> None:
-    """Read a stored stream to its end, into a database if one is named."""
+def _pour(repository: Repository, row: SnapshotRow, result: Rehearsal) -> None:
+    """Read a stored stream to its end; every chunk is compared with its hash on the way."""
     name = row.snapshot.name
     started = time.monotonic()
+    size = 0
     try:
         with repository.open_file(row.id, name) as stream:
-            counted = _Counted(stream)
-            if database and load is not None:
-                load(name, counted, database)  # type: ignore[arg-type]
-            else:
-                while counted.read(_READ):
-                    pass
+            while data := stream.read(_READ):
+                size += len(data)
     except (Damaged, ObjectMissing) as error:
         result.errors.append(Problem(name, error.message))
         return
     result.seconds += time.monotonic() - started
     result.files += 1
-    result.bytes += counted.size
-    result.files_verified += 1  # every chunk was compared with its hash on the way
-    expected = row.snapshot.summary.get("bytes_total")
-    if expected not in (None, counted.size) and not database:
-        text = f"{counted.size:,} bytes came back, expected {expected:,}"
+    result.bytes += size
+    result.files_verified += 1
+    expected = row.snapshot.summary.get("bytes_total", size)
+    if size != expected:
+        text = f"{size:,} bytes came back, expected {expected:,}"
         result.errors.append(Problem(name, text))
 
 
-def _keep(
-    repository: Repository, result: Rehearsal, begun_ns: int, clock: Callable[[], int]
+def _keep_stream(
+    repository: Repository, result: Rehearsal, estimated: float, clock: Callable[[], int]
 ) -> None:
-    """Keep what was measured beside what was estimated, if all of it was good."""
-    objects, job, estimate = repository._objects, result.job, result.estimate
-    if estimate is not None and result.seconds:
-        result.off = (estimate.seconds - result.seconds) / result.seconds
-    streamed = not isinstance(job.source, PathSource)
-    if streamed and result.seconds and not result.errors:  # a restore of files has kept its own
+    """Keep how long it took to read streams, if all of them were good."""
+    if result.seconds and not result.errors:
         sample = made_sample(
-            objects,
-            LOAD if result.loaded else STREAM,
+            repository._objects,
+            STREAM,
             size=result.bytes,
             files=result.files,
             seconds=result.seconds,
-            job=job.name,
-            estimated=estimate.seconds if estimate is not None else 0.0,
+            job=result.job.name,
+            estimated=estimated,
             clock=clock,
         )
-        keep_sample(objects, sample)
-    known = known_rates(objects, clock)
+        keep_sample(repository._objects, sample)
+
+
+def _judge(
+    repository: Repository, result: Rehearsal, begun_ns: int, clock: Callable[[], int]
+) -> None:
+    """Compare the estimate with what it took, and say how good those before were."""
+    if result.estimate is not None and result.seconds:
+        result.off = (result.estimate.seconds - result.seconds) / result.seconds
+    known = known_rates(repository._objects, clock)
+    name = result.job.name
     result.kept_rate = any(
-        each.job == job.name and each.time_ns >= begun_ns and not is_small(each) for each in known
+        each.job == name and each.time_ns >= begun_ns and not is_small(each) for each in known
     )
-    result.off_median, result.judged = estimates_off(known, job.name)
+    result.off_median, result.judged = estimates_off(known, name)
