@@ -110,7 +110,7 @@ def newest_samples(samples: Iterable[Sample]) -> list[Sample]:
     """Return the newest samples of each kind, oldest first: a bounded number."""
     alike: Counter[tuple[str, str, str]] = Counter()
     kept = []
-    for sample in sorted(samples, key=lambda each: (-each.time_ns, each.what, each.job)):
+    for sample in sorted(samples, key=msgspec.structs.astuple, reverse=True):
         key = (sample.what, sample.job, sample.host)
         alike[key] += 1
         if alike[key] <= MOST_ALIKE:

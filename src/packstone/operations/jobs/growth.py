@@ -65,7 +65,9 @@ def fit_growth(times_ns: Sequence[int], values: Sequence[float]) -> Slope | None
         level = [level[k] for k in chosen]
     slope, low, high = theil_sen(times, level)
     drift = _drift_error(times, level) * _student(CONFIDENCE, len(times) - 1)
-    low, high = min(low, slope - drift), max(high, slope + drift)
+    # of what wanders the two ends say the most, of what returns to a line the middle does
+    ends = (level[-1] - level[0]) / (times[-1] - times[0])
+    low, high = min(low, slope - drift, ends - drift), max(high, slope + drift, ends + drift)
     return Slope(slope, low, high, len(times_ns), times[-1] - times[0], found)
 
 
