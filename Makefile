@@ -37,9 +37,9 @@ man: $(VENV)/installed
 docs: $(VENV)/installed
 	$(BIN)/python docs/commands.py docs/commands.md
 
-# docs/tutorial.svg: the tutorial, run on a terminal
+# docs/tutorial*.svg: the tutorial, run, as a terminal shows it
 record: $(VENV)/installed
-	$(BIN)/python docs/record.py docs/tutorial.svg
+	$(BIN)/python docs/record.py docs
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/packstone/*/*.so
