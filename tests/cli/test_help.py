@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 import subprocess
 import sys
@@ -60,6 +61,40 @@ def test_examples(path: str) -> None:
         assert said[: len(name)] == name, line
         # Raises UsageError for options that are not there, values that are none, too many words.
         command.make_context(path, said[len(name) :], obj=Session())
+
+
+# format.md is about bytes, commands.md is compared with the commands
+PAGES = [ROOT / "README.md"] + [
+    page for page in sorted(ROOT.glob("docs/**/*.md")) if page.stem not in ("format", "commands")
+]
+
+
+def told(page: Path) -> list[str]:
+    """Return the command lines of a page that no test runs: in `code`, and in blocks of others."""
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"^```(console|python).*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    in_blocks = re.findall(r"^[^`\n]*?(packstone (?:-|[a-z]+ )[^`&;\n]*)", text, re.MULTILINE)
+    in_text = re.findall(r"`(packstone [a-z-][^`]*)`", text)
+    return [line for line in in_blocks + in_text if line.count("'") % 2 == 0 or line.endswith("'")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_pages_say_to_type(page: Path) -> None:
+    """Each is a command that there is, with options that it has."""
+    for line in told(page):
+        said = words(line if line.count("'") % 2 == 0 else line.removesuffix("'"))
+        command: click.Command = packstone
+        context = click.Context(packstone, info_name="packstone", obj=Session())
+        while isinstance(command, click.Group):
+            _, said, _ = command.make_parser(context).parse_args(said)
+            if not said:
+                break
+            below = command.get_command(context, said[0])
+            assert below is not None, f"there is no such command: {line}"
+            context = click.Context(below, parent=context, info_name=said[0])
+            command, said = below, said[1:]
+        if said:
+            command.make_context(context.info_name, said, parent=context.parent)
 
 
 def test_the_page_of_commands(tmp_path: Path) -> None:
