@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from packstone.operations.facade import Repository
     from packstone.operations.find import FoundPath, FoundVersion
     from packstone.operations.forget import ForgetResult
+    from packstone.operations.jobs.advise import JobAdvice, RepositoryAdvice, advise_jobs
     from packstone.operations.jobs.config import load_strategy
     from packstone.operations.jobs.doubts import find_doubts
+    from packstone.operations.jobs.plan import JobPlan, plan_jobs
+    from packstone.operations.jobs.rehearse import Rehearsal, rehearse_job
     from packstone.operations.jobs.schedule import Schedule, find_schedule
     from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
     from packstone.operations.jobs.timetable import is_due
-    from packstone.operations.jobs.advise import JobAdvice, RepositoryAdvice, advise_jobs
-    from packstone.operations.jobs.plan import JobPlan, plan_jobs
-    from packstone.operations.jobs.rehearse import Rehearsal, rehearse_job
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
     from packstone.operations.passphrases import configured_passphrase, passphrase_from_file
