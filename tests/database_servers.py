@@ -31,7 +31,7 @@ class PostgresServer:
     """A private PostgreSQL server, reached by a socket in its own directory."""
 
     def __init__(self, place: Path, binaries: Path) -> None:
-        self._place = place
+        self.place = place
         self._binaries = binaries
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:  # the server refuses to run as root
@@ -48,14 +48,14 @@ class PostgresServer:
     def _run(self, program: str, *words: str) -> None:
         done = subprocess.run(
             [self._binaries / program, *words],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self._place, timeout=60,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self.place, timeout=60,
             **self._as,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
 
     def argv(self, program: str, database: str, *words: str) -> list[str]:
         """Return the command line of a client."""
-        place = str(self._place)
+        place = str(self.place)
         return [str(self._binaries / program), "-h", place, "-U", "crm", "-d", database, *words]
 
     def sql(self, text: str, database: str = "crm") -> str:
@@ -68,7 +68,7 @@ class PostgresServer:
         return done.stdout
 
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self._place / "data"), "-m", "immediate", "-w", "stop")
+        self._run("pg_ctl", "-D", str(self.place / "data"), "-m", "immediate", "-w", "stop")
 
 
 def mariadb_programs() -> dict[str, str] | None:
@@ -85,7 +85,7 @@ class MariadbServer:
     """A private MariaDB server, reached by a socket in its own directory, as user `crm`."""
 
     def __init__(self, place: Path, programs: dict[str, str]) -> None:
-        self._place = place
+        self.place = place
         self._programs = programs
         self.socket = str(place / "socket")
         self._as: dict[str, Any] = {}
@@ -114,14 +114,14 @@ class MariadbServer:
 
     def _wait(self) -> None:
         for _ in range(600):
-            assert self._process.poll() is None, (self._place / "log").read_text()
+            assert self._process.poll() is None, (self.place / "log").read_text()
             words = [self._programs["mariadb"], "--no-defaults", f"--socket={self.socket}"]
             if not subprocess.run(
                 [*words, "-uroot", "-e", "SELECT 1"], capture_output=True
             ).returncode:
                 return
             time.sleep(0.1)
-        raise AssertionError((self._place / "log").read_text())
+        raise AssertionError((self.place / "log").read_text())
 
     def sql(self, text: str, database: str = "crm") -> str:
         """Run statements as root and return what they print."""

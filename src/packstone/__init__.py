@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StorageError,
         StorageFull,
         StorageUnavailable,
+        StrategyInvalid,
         UnsupportedFormat,
         UsageError,
         WrongPassphrase,
@@ -43,8 +44,13 @@ if TYPE_CHECKING:
     from packstone.operations.find import FoundPath, FoundVersion
     from packstone.operations.forget import ForgetResult
     from packstone.operations.jobs.advise import JobAdvice, RepositoryAdvice, advise_jobs
+    from packstone.operations.jobs.config import load_strategy
+    from packstone.operations.jobs.doubts import find_doubts
     from packstone.operations.jobs.plan import JobPlan, plan_jobs
     from packstone.operations.jobs.rehearse import Rehearsal, rehearse_job
+    from packstone.operations.jobs.schedule import Schedule, find_schedule
+    from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
+    from packstone.operations.jobs.timetable import is_due
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
     from packstone.operations.passphrases import configured_passphrase, passphrase_from_file
@@ -84,6 +90,7 @@ _HOMES = {
         "StorageError",
         "StorageFull",
         "StorageUnavailable",
+        "StrategyInvalid",
         "UnsupportedFormat",
         "UsageError",
         "WrongPassphrase",
@@ -100,6 +107,11 @@ _HOMES = {
     "packstone.operations.jobs.advise": ("JobAdvice", "RepositoryAdvice", "advise_jobs"),
     "packstone.operations.jobs.plan": ("JobPlan", "plan_jobs"),
     "packstone.operations.jobs.rehearse": ("Rehearsal", "rehearse_job"),
+    "packstone.operations.jobs.config": ("load_strategy",),
+    "packstone.operations.jobs.doubts": ("find_doubts",),
+    "packstone.operations.jobs.schedule": ("Schedule", "find_schedule"),
+    "packstone.operations.jobs.strategy": ("Job", "RepositoryTarget", "Strategy"),
+    "packstone.operations.jobs.timetable": ("is_due",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
     "packstone.operations.passphrases": ("configured_passphrase", "passphrase_from_file"),
@@ -128,16 +140,18 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
     "DiffResult", "Difference", "Entry", "Estimate", "Finding", "ForgetResult", "FoundPath",
-    "FoundVersion", "GenerationChanged", "Growth", "IndexWrong", "JobAdvice", "JobPlan",
+    "FoundVersion", "GenerationChanged", "Growth", "IndexWrong", "Job", "JobAdvice", "JobPlan",
     "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing", "ObjectsSize",
     "PackstoneError", "Problem", "Progress", "PruneResult", "Rehearsal", "RepairIndexResult",
     "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
-    "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention",
-    "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
-    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
-    "StorageUnavailable", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
-    "__version__", "advise_jobs", "check_names", "configured_passphrase", "import_key", "init",
-    "open", "passphrase_from_file", "plan_jobs", "rehearse_job",
+    "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget",
+    "RestoreResult", "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules",
+    "Schedule", "Snapshot", "SnapshotResult", "SnapshotRow", "SnapshotStats", "Stats",
+    "StorageError", "StorageFull", "StorageUnavailable", "Strategy", "StrategyInvalid",
+    "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
+    "advise_jobs", "check_names", "configured_passphrase", "find_doubts", "find_schedule",
+    "import_key", "init", "is_due", "load_strategy", "open", "passphrase_from_file",
+    "plan_jobs", "rehearse_job",
 ]  # fmt: skip
 
 

@@ -61,6 +61,14 @@ NAMES = {
     "import_key",
     "configured_passphrase",
     "passphrase_from_file",
+    "Job",
+    "RepositoryTarget",
+    "Schedule",
+    "Strategy",
+    "find_doubts",
+    "find_schedule",
+    "is_due",
+    "load_strategy",
 }
 
 ERRORS = {
@@ -74,6 +82,7 @@ ERRORS = {
     "ObjectMissing",
     "StorageFull",
     "StorageUnavailable",
+    "StrategyInvalid",
     "GenerationChanged",
     "IndexWrong",
     "Damaged",

@@ -250,20 +250,20 @@ def document_list(rows: Iterable[dict[str, Any]]) -> None:
 
 def failure(error: PackstoneError, as_json: bool) -> None:
     """Tell an error: message and hint on stderr, and with `as_json` the object on stdout."""
+    mistakes = getattr(error, "mistakes", ())
     message(f"error: {error.message}")
+    for mistake in mistakes:
+        message(f"  {mistake}")
     if error.hint:
         message(f"hint: {error.hint}")
     if as_json:
-        document(
-            {
-                "error": {
-                    "kind": error.kind,
-                    "message": error.message,
-                    "hint": error.hint,
-                    "exit_code": error.exit_code,
-                }
-            }
-        )
+        told = {
+            "kind": error.kind,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        document({"error": told | ({"mistakes": list(mistakes)} if mistakes else {})})
 
 
 def os_error(error: OSError) -> str:
