@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from packstone.operations.jobs.advise import JobAdvice, RepositoryAdvice, advise_jobs
     from packstone.operations.jobs.config import load_strategy
     from packstone.operations.jobs.doubts import find_doubts
+    from packstone.operations.jobs.growth import Slope
     from packstone.operations.jobs.plan import JobPlan, plan_jobs
     from packstone.operations.jobs.rehearse import Rehearsal, rehearse_job
     from packstone.operations.jobs.schedule import Schedule, find_schedule
@@ -105,6 +106,7 @@ _HOMES = {
     "packstone.operations.find": ("FoundPath", "FoundVersion"),
     "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.jobs.advise": ("JobAdvice", "RepositoryAdvice", "advise_jobs"),
+    "packstone.operations.jobs.growth": ("Slope",),
     "packstone.operations.jobs.plan": ("JobPlan", "plan_jobs"),
     "packstone.operations.jobs.rehearse": ("Rehearsal", "rehearse_job"),
     "packstone.operations.jobs.config": ("load_strategy",),
@@ -146,7 +148,7 @@ __all__ = [
     "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
     "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget",
     "RestoreResult", "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules",
-    "Schedule", "Snapshot", "SnapshotResult", "SnapshotRow", "SnapshotStats", "Stats",
+    "Schedule", "Slope", "Snapshot", "SnapshotResult", "SnapshotRow", "SnapshotStats", "Stats",
     "StorageError", "StorageFull", "StorageUnavailable", "Strategy", "StrategyInvalid",
     "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
     "advise_jobs", "check_names", "configured_passphrase", "find_doubts", "find_schedule",

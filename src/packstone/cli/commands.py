@@ -42,6 +42,9 @@ COMMANDS = {
     "key": "key",
     "config": "config",
     "schedule": "schedule",
+    "plan": "plan",
+    "rehearse": "rehearse",
+    "advise": "advise",
     "completion": "completion",
 }
 

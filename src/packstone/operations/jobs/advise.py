@@ -34,6 +34,7 @@ from packstone.operations.jobs.proposals import (
     reach_days,
 )
 from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
+from packstone.operations.jobs.targets import open_target
 from packstone.repository.snapshots import SnapshotRow
 
 _DENSE = 3.0  # usual gaps between runs; where they are wider, snapshots were forgotten
@@ -90,8 +91,9 @@ class RepositoryAdvice:
 
 def advise_jobs(
     strategy: Strategy,
-    open_target: OpenTarget,
     names: Sequence[str] = (),
+    *,
+    open_target: OpenTarget = open_target,
 ) -> list[RepositoryAdvice]:
     """Return what the history of jobs, by default all, suggests, by their repositories.
 
