@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,16 @@ class Interval:
 
     def next_after(self, time_ns: int) -> int:
         return time_ns + self.step
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a simulated run says of itself; sizes in bytes."""
+
+    days_ago: float
+    size: float
+    stored: float
+    seconds: float = 60.0
 
 
 class Scene:
@@ -123,3 +133,24 @@ class Scene:
 
     def plan(self, *names: str, now: int = NOW) -> list[packstone.JobPlan]:
         return packstone.plan_jobs(self.strategy, names, clock=lambda: now)
+
+    def history(self, job: Job, runs: Sequence[Run]) -> None:
+        """Store snapshots of a job that say so of themselves; all hold one small tree."""
+        first = self.snapshot(job, DAY * 1000)
+        with self.open() as repository:
+            objects = repository._objects
+            old = repository.find_snapshot(first).snapshot
+            for run in runs:
+                summary = old.summary | {
+                    "bytes_total": round(run.size),
+                    "bytes_stored": round(run.stored),
+                    "duration_ns": round(run.seconds * SECOND),
+                }
+                time_ns = NOW - round(run.days_ago * DAY)
+                writer = objects.writer()
+                writer.finish()
+                writer.commit(msgspec.structs.replace(old, summary=summary, time_ns=time_ns))
+            repository.forget([first])
+
+    def advise(self, *names: str) -> list[packstone.RepositoryAdvice]:
+        return packstone.advise_jobs(self.strategy, names)
