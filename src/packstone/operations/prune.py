@@ -17,6 +17,7 @@ from packstone.operations.prune_proof import Proof, compare_with_footers
 from packstone.operations.rebase import rebase_chunks
 from packstone.operations.repack import Repacker
 from packstone.repository.marks import Marker, Marks
+from packstone.repository.memory import trim_heap
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 
@@ -95,11 +96,17 @@ class _Prune:
             # a place was marked that is none.
             if index.forgotten() == forgotten:
                 names = frozenset(row.id for row in rows)
+                self._give_back_memory()
                 return _Known(names, generation, forgotten, marker.marks, marker.wanted)
         raise ObjectMissing(
             "packs vanish while it is found out what is needed",
             hint="Nothing was deleted. Run: packstone check",
         )
+
+    def _give_back_memory(self) -> None:
+        """Let go of trees that were walked, and of the holes that footers have left."""
+        self._repository.reader.release()
+        trim_heap()
 
     def rebuild_index(self) -> bool:
         """Make the index anew from the footers, once; return whether that was done."""
@@ -233,6 +240,7 @@ class _Prune:
         self.result.damaged.update(repacker.damaged)
         rewritten = {use.pack_id for use in plan.rewrite} - repacker.damaged.keys()
         self.result.bytes_rewritten += writer.bytes_stored
+        self._give_back_memory()
         return rewritten, writer.packs_written
 
 
