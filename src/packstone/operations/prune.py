@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from packstone.errors import Damaged, IndexWrong, ObjectMissing, RepositoryLocked
+from packstone.operations.options import MAX_UNUSED
 from packstone.operations.prune_plan import PackUse, Plan, make_plan, measure, take_fitting
 from packstone.operations.prune_proof import Proof, compare_with_footers
 from packstone.operations.rebase import rebase_chunks
@@ -22,7 +23,6 @@ from packstone.repository.memory import trim_heap
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 
-MAX_UNUSED = 0.05  # of a pack, before it is written anew
 _TRIES = 3  # of marking, while packs vanish or the index is found wrong
 
 
