@@ -202,6 +202,25 @@ def requests(counts: dict[str, int]) -> str:
     )
 
 
+def estimate(found: packstone.Estimate) -> str:
+    """Return how long something will take, for people: with its range and what it rests on."""
+    low, high = duration(found.low), duration(found.high)
+    return f"about {duration(found.seconds)} ({low} to {high}): {found.basis}"
+
+
+def estimate_document(found: packstone.Estimate | None) -> dict[str, Any] | None:
+    """Return an estimate for JSON, times in seconds; None where nothing was measured."""
+    if found is None:
+        return None
+    return {
+        "seconds": found.seconds,
+        "low": found.low,
+        "high": found.high,
+        "basis": found.basis,
+        "samples": found.samples,
+    }
+
+
 def document(value: Any) -> None:
     """Write one JSON document to stdout."""
     import json

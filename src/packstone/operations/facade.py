@@ -14,6 +14,7 @@ from packstone.operations.facade_look import LookingRepository
 from packstone.operations.facade_open import AnyPath
 
 if TYPE_CHECKING:
+    from packstone.operations.estimate import Estimate
     from packstone.operations.options import SnapshotOptions
     from packstone.operations.results import RestoreResult, SnapshotResult
 
@@ -92,3 +93,16 @@ class Repository(LookingRepository, KeepingRepository):
             os.fsencode(path),
             RestoreOptions(threads=self._threads, **options),
         )
+
+    def estimate_restore(
+        self, snapshot: str, *, path: str | bytes = b"", **options: Any
+    ) -> Estimate | None:
+        """Return how long a restore will take by what was measured here, None if that is unknown.
+
+        Keywords: `include`, `exclude`, `verify` as in RestoreOptions; `content`, bytes and files,
+        where it is known how much it is.
+        """
+        from packstone.operations.restore_estimate import estimate_restore
+
+        row = self.find_snapshot(snapshot)
+        return estimate_restore(self._objects, row, os.fsencode(path), **options)

@@ -48,7 +48,8 @@ class RestoreOptions:
     (the target must be empty), "changed", "never" or "always". With "changed" a file of the
     same size and time is taken for unchanged unless `read_data`; any other is compared. `delete`
     removes what the snapshot has not. `verify` reads every file back from the disk. `report` is
-    told each change as it is decided.
+    told each change as it is decided. `estimated_seconds` is what was said of its time before,
+    kept beside the time that it takes.
     """
 
     include: Sequence[str] = ()
@@ -63,3 +64,4 @@ class RestoreOptions:
     threads: int = 1
     progress: ProgressFunction | None = None
     report: ReportFunction | None = None
+    estimated_seconds: float = 0.0
