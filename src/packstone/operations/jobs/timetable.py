@@ -163,20 +163,6 @@ def _cron(text: str, words: list[str]) -> str:
     return f"{at} {int(words[1])} * *"
 
 
-def is_due(every: Every | None, last_run_ns: int | None, now_ns: int) -> bool:
-    """Return whether a job is to run now that began its last run at `last_run_ns`, in Unix ns.
-
-    However many times were missed, they are made up by one run. A last run in the future says
-    that a clock was wrong: it counts as unknown, and the run that follows puts that right. A
-    job without `every` is never due, one that never ran always.
-    """
-    if every is None:
-        return False
-    if last_run_ns is None or not 0 <= last_run_ns <= now_ns:
-        return True
-    return every.next_after(last_run_ns) <= now_ns
-
-
 def tick_minutes(timetables: list[Every], now_ns: int) -> int:
     """Return how many minutes apart to look for what is due: 15, 5 or 1.
 
