@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,27 @@ def test_a_schedule_is_shown_and_not_written(run) -> None:
     assert text.splitlines()[2].startswith("*/15 * * * * ")
     files = run("schedule", "show", "--systemd", "--user", "--json").json["files"]
     assert [Path(path).name for path in files] == ["packstone.service", "packstone.timer"]
+
+
+def test_the_line_of_cron_runs_what_is_due(run, store: Path, source: Path) -> None:
+    """As cron would, from another directory; nothing is said when all is well."""
+    (run.directory / "packstone.toml").write_text(
+        f"""
+        state_dir = "state"
+        [repositories.main]
+        location = "store"
+        [jobs.a]
+        paths = "{source.name}"
+        every = "daily 02:00"
+        """
+    )
+    line = run("schedule", "show", "--cron").text.splitlines()[2]
+    command = line.split(" ", 5)[5].replace("\\%", "%")
+    environment = {"HOME": str(run.directory), "LOGNAME": "ada", "PATH": "/usr/bin:/bin"}
+    for _ in range(2):
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], cwd="/", env=environment, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (taken,) = run("snapshots", "--json").json
+    assert taken["tags"] == ["job:a"] and taken["paths"] == [str(source)]

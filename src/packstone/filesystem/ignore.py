@@ -201,4 +201,8 @@ def _translate(line: str) -> _Pattern | None:
         regex = regex[len(_ANYWHERE) :]
     else:  # pathspec lets "[!a]" match a slash; git does not
         regex = re.sub(r"\[\^(?!/\])", "(?!/)[^", regex)
+    try:
+        re.compile(regex)
+    except re.error as error:  # a range that runs backwards, which pathspec lets through
+        raise UsageError(f"exclude pattern {line!r} makes no sense: {error}") from error
     return _Pattern(excludes, directories_only, by_name, regex)
