@@ -14,6 +14,7 @@ from packstone.operations.jobs.schedule import BOOTED, call, due_command, look_m
 from packstone.operations.jobs.strategy import Strategy
 
 SERVICE, TIMER = "packstone.service", "packstone.timer"
+_USER_SOCKET = "systemd/private"  # below XDG_RUNTIME_DIR: what systemctl --user talks to
 MARK = "# Written by packstone schedule install; packstone schedule remove takes it away."
 
 # A backup reads everything, writes where it is told, mounts disks and runs the user's commands:
@@ -87,7 +88,8 @@ WantedBy=timers.target
     def install(self, strategy: Strategy) -> bool:
         """Write the units, enable and start the timer; return whether anything changed.
 
-        Where systemd does not run, in an image that is being built, the timer starts with it.
+        Where it does not run, for a user who is not logged in or in an image that is being
+        built, the timer starts with it.
         """
         changed = False
         units = self.written(strategy)
@@ -97,7 +99,7 @@ WantedBy=timers.target
             changed |= _write(path, text)
         self._systemctl("daemon-reload")
         self._systemctl("enable", TIMER)
-        if self._is_booted():
+        if self._is_running():
             # `start` leaves a running timer with its old times
             self._systemctl("restart" if changed else "start", TIMER)
         return changed
@@ -109,7 +111,7 @@ WantedBy=timers.target
         for path in there:
             self._refuse_foreign(path)
         if self._path(TIMER) in there:
-            self._systemctl("disable", *(["--now"] if self._is_booted() else []), TIMER)
+            self._systemctl("disable", *(["--now"] if self._is_running() else []), TIMER)
         for path in there:
             os.unlink(path)
         if there:
@@ -119,17 +121,20 @@ WantedBy=timers.target
     def _path(self, name: str) -> str:
         return os.path.join(self.directory, name)
 
-    def _is_booted(self) -> bool:
-        return os.path.isdir(BOOTED)
+    def _is_running(self) -> bool:
+        """Return whether there is a systemd to talk to; that of a user is there while logged in."""
+        if not self._user:
+            return os.path.isdir(BOOTED)
+        return os.path.exists(os.path.join(os.environ.get("XDG_RUNTIME_DIR", ""), _USER_SOCKET))
 
     def _systemctl(self, *words: str) -> None:
-        booted = self._is_booted()
-        if not booted and words[0] == "daemon-reload":
+        running = self._is_running()
+        if not running and words[0] == "daemon-reload":
             return
         argv = ["systemctl", *(["--user"] if self._user else []), *words]
         # without a running systemd only the links are made
         code, _, messages = call(
-            argv, environment={} if booted else {"SYSTEMD_OFFLINE": "1"}, hint="or use --cron"
+            argv, environment={} if running else {"SYSTEMD_OFFLINE": "1"}, hint="or use --cron"
         )
         if code != 0:
             raise PackstoneError(
