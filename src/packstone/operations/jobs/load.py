@@ -19,6 +19,7 @@ from packstone.operations.jobs.sources import open_source
 from packstone.operations.jobs.sources.base import Part
 from packstone.operations.jobs.sources.postgres import PostgresRoles
 from packstone.operations.jobs.strategy import Job
+from packstone.operations.measured import keep_load
 from packstone.operations.results import ProgressFunction, Ticker
 from packstone.repository.snapshots import SnapshotRow, resolve
 
@@ -45,13 +46,14 @@ def load_job(
     host: str | None = None,
     roles: bool = False,
     overwrite: bool = False,
+    estimated_seconds: float = 0.0,
     progress: ProgressFunction | None = None,
 ) -> list[LoadedPart]:
     """Play the newest dump of a job, or an older one, back into `target`, which must be empty.
 
     `snapshot` is an id or `latest~N` among those of the part, `before_ns` looks only at those
     taken until then. With `roles` the roles of the server come first. A job of several databases
-    needs `part`, the name of one.
+    needs `part`, the name of one. How long it took is kept, beside `estimated_seconds`.
     Raises UsageError, CommandFailed with the client's words, Damaged and ObjectMissing: then the
     target was left as the source's `load` says.
     """
@@ -80,6 +82,14 @@ def load_job(
                     time.monotonic() - started,
                 )
             )
+    keep_load(
+        repository._objects,
+        job.name,
+        size=sum(each.bytes_loaded for each in loaded),
+        files=len(loaded),
+        seconds=sum(each.seconds for each in loaded),
+        estimated=estimated_seconds,
+    )
     return loaded
 
 
