@@ -53,6 +53,7 @@ NAMES = {
     "JobAdvice",
     "JobPlan",
     "Rehearsal",
+    "Slope",
     "RepositoryAdvice",
     "advise_jobs",
     "plan_jobs",

@@ -43,6 +43,9 @@ COMMANDS = {
     "run": "run",
     "config": "config",
     "schedule": "schedule",
+    "plan": "plan",
+    "rehearse": "rehearse",
+    "advise": "advise",
     "completion": "completion",
 }
 
