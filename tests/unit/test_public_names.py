@@ -60,8 +60,6 @@ NAMES = {
     "rehearse_job",
     "check_names",
     "import_key",
-    "configured_passphrase",
-    "passphrase_from_file",
     "Job",
     "RepositoryTarget",
     "Schedule",
@@ -70,6 +68,8 @@ NAMES = {
     "find_schedule",
     "is_due",
     "load_strategy",
+    "configured_passphrase",
+    "passphrase_from_file",
 }
 
 ERRORS = {

@@ -27,6 +27,10 @@ def advise(session: Session, names: tuple[str, ...]) -> int:
 
     From the snapshots of each job, with the range in which the truth is in nine of ten cases.
     With too little history that is said instead of a number.
+
+    \b
+      packstone advise
+      packstone advise crm --json
     """
     import packstone
 

@@ -26,6 +26,10 @@ def plan(session: Session, names: tuple[str, ...], strict: bool) -> int:
     Jobs come back one after the other: urgent ones first, then as they stand in the strategy
     file. Times are estimated from restores, loads and checks that were measured in the
     repository; rehearse a job to measure it.
+
+    \b
+      packstone plan
+      packstone plan --strict crm || echo "targets are missed"
     """
     import packstone
 

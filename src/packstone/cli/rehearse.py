@@ -40,6 +40,11 @@ def rehearse(
     Files go to a new directory, are read back from the disk and removed. Dumps are read to
     their end, and loaded only with --to-database; that database is yours to drop. How long it
     took, and how far off the estimate was, is kept in the repository for packstone plan.
+
+    \b
+      packstone rehearse crm
+      packstone rehearse attachments --target /scratch
+      packstone rehearse crm --to-database crm_rehearsal
     """
     import packstone
 

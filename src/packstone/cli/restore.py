@@ -68,6 +68,12 @@ def restore(
 ) -> int:
     """Restore SNAPSHOT below DIR, or what is at PATH in it directly into DIR.
 
+    \b
+    packstone restore latest --target /tmp/all
+    packstone restore latest:/srv/crm --target /tmp/crm
+    packstone restore 3f2a91c4 --target /tmp/some --include '*.csv'
+    packstone restore latest --in-place --overwrite changed --delete --dry-run
+
     SNAPSHOT is the beginning of an id, `latest`, or `latest~2` for the one two before it. A
     restore that was interrupted goes on when it is run again with --overwrite changed.
     """

@@ -18,21 +18,22 @@ from packstone.errors import (
     PackstoneError,
     RepositoryLocked,
     RepositoryMissing,
-    UsageError,
+    StorageError,
 )
 from packstone.filesystem.ignore import Rules
 from packstone.operations.facade import Repository
 from packstone.operations.jobs.apart import TimedOut, time_limit
 from packstone.operations.jobs.hooks import environment, run_hook
 from packstone.operations.jobs.report import Copied, JobReport, TakenSnapshot
+from packstone.operations.jobs.sources import open_source
+from packstone.operations.jobs.sources.store import store_parts
 from packstone.operations.jobs.strategy import (
     CommandSource,
     Job,
     PathSource,
     RepositoryTarget,
 )
-from packstone.operations.jobs.targets import absent, is_there, open_target
-from packstone.operations.results import SnapshotResult
+from packstone.operations.jobs.targets import absent, is_there, location_of, open_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +66,15 @@ def carry_out(job: Job, options: RunOptions) -> JobReport:
     interrupted = False
     try:
         with time_limit(job.timeout_ns / 1e9 if job.timeout_ns else None):
-            for command in job.before:
-                run_hook(command, environment(report))
-            _Steps(job, options, report).run()
+            if _prepare(job, report):
+                _Steps(job, options, report).run()
     except TimedOut:
         report.fail(PackstoneError(f"it took longer than {(job.timeout_ns or 0) / 1e9:g} seconds"))
     except KeyboardInterrupt:
         interrupted = True
-    except CommandFailed as error:
-        report.fail(error, "before")
+    except (StorageError, Damaged) as error:
+        place = location_of(job.repository)
+        report.fail(error, f"repository {job.repository.name} ({place})")
     except Exception as error:
         report.fail(error)
     report.settle(interrupted=interrupted)
@@ -87,6 +88,17 @@ def carry_out(job: Job, options: RunOptions) -> JobReport:
     report.settle(interrupted=interrupted)
     report.seconds = time.monotonic() - started
     return report
+
+
+def _prepare(job: Job, report: JobReport) -> bool:
+    """Run what is to be done before; return whether all of it went well."""
+    try:
+        for command in job.before:
+            run_hook(command, environment(report))
+    except CommandFailed as error:
+        report.fail(error, "before")
+        return False
+    return True
 
 
 class _Steps:
@@ -143,27 +155,15 @@ class _Steps:
             )
             self._report.snapshots.append(TakenSnapshot("", result))
             return True
-        return self._store_parts(repository, source, tags)
-
-    def _store_parts(self, repository: Repository, source: object, tags: list[str]) -> bool:
-        from packstone.operations.jobs.sources import open_source
-
         complete = True
-        for part in open_source(source).parts():
-            # One database that cannot be dumped takes no other with it; a full repository does.
-            try:
-                pouring = part.open()
-                try:
-                    result: SnapshotResult = repository.snapshot_stream(
-                        pouring.stream, part.name, finish=pouring.finish, tags=tags
-                    )
-                finally:
-                    pouring.close()
-            except (CommandFailed, UsageError) as error:
+        for part in store_parts(repository, open_source(source), tags=tags):
+            for warning in part.warnings:
+                self._report.warn(f"{part.name}: {warning}")
+            if part.error is not None:
                 complete = False
-                self._report.fail(error, part.name)
-            else:
-                self._report.snapshots.append(TakenSnapshot(part.name, result))
+                self._report.fail(part.error, part.name)
+            if part.result is not None:
+                self._report.snapshots.append(TakenSnapshot(part.name, part.result))
         return complete
 
     def _expire(self, repository: Repository) -> None:

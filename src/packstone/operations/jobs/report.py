@@ -98,7 +98,7 @@ class JobReport:
 
     def settle(self, *, interrupted: bool = False) -> None:
         """Decide on the status by what was noted."""
-        if self.status == SKIPPED:
+        if self.status == SKIPPED and not self.errors:
             return
         unread = any(taken.result.errors for taken in self.snapshots)
         if interrupted:
