@@ -74,6 +74,8 @@ NAMES = {
     "find_doubts",
     "find_schedule",
     "load_strategy",
+    "configured_passphrase",
+    "passphrase_from_file",
 }
 
 ERRORS = {
