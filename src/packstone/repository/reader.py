@@ -126,7 +126,8 @@ class ObjectReader:
                     self.verify(kind, object_id, data, places[0])
                     return data
                 except REFUSED as error:
-                    if places[0].codec not in DELTA_CODECS:  # nothing but this place is at fault
+                    # Nothing but this place is at fault, and reading again brings the same.
+                    if places[0].codec not in DELTA_CODECS and not self._storage.is_far:
                         attempt.failed[object_id, places[0]] = error
             try:
                 if depth is None:
@@ -166,6 +167,10 @@ class ObjectReader:
         self._doubts += 1
         if self._doubts <= _MOST_DOUBTS:
             self._failures = {}
+        self.release()
+
+    def release(self) -> None:
+        """Drop records that are kept in memory, for whoever will not want them again."""
         with self._lock:
             self._cache.clear()
             self._cache_size = 0
@@ -199,6 +204,12 @@ class ObjectReader:
     def ranges(self, places: Iterable[Place]) -> Iterator[list[Place]]:
         """Group the places of one pack, ascending by offset, into ranges worth one read."""
         return self._records.ranges(places)
+
+    def announce(self, groups: Sequence[Sequence[Place]]) -> None:
+        """Say which ranges will be read soon: where each takes long they are fetched before."""
+        if self._storage.is_far:
+            ancestry = self.ancestry(place for group in groups for place in group)
+            self._records.announce([*ancestry.ranges(), *groups])
 
     def read_range(self, group: Sequence[Place]) -> Iterator[tuple[Place, memoryview]]:
         """Read a range once and yield each record's place and stored bytes."""
@@ -271,7 +282,5 @@ class ObjectReader:
         self._heals += 1
         self._failures = {}
         self._records.forget_seals()
-        with self._lock:
-            self._cache.clear()
-            self._cache_size = 0
+        self.release()
         return True
