@@ -47,6 +47,10 @@ def schedule() -> None:
 def install(session: Session, kind: str | None, user: bool | None) -> int:
     """Write the timer, in place of an older one, and start it.
 
+    \b
+    packstone schedule install
+    packstone schedule install --cron
+
     Needed again only when a job is to run more often than before, or the file moved.
     """
     import packstone
@@ -70,7 +74,11 @@ def install(session: Session, kind: str | None, user: bool | None) -> int:
 @global_options
 @click.pass_obj
 def show(session: Session, kind: str | None, user: bool | None) -> int:
-    """Print what install would write, and write nothing."""
+    """Print what install would write, and write nothing.
+
+    \b
+    packstone schedule show --systemd
+    """
     import packstone
 
     found = packstone.find_schedule(kind or "", user=user)
@@ -91,7 +99,11 @@ def show(session: Session, kind: str | None, user: bool | None) -> int:
 @global_options
 @click.pass_obj
 def remove(session: Session, kind: str | None, user: bool | None) -> int:
-    """Take the timer away; jobs and what they stored stay."""
+    """Take the timer away; jobs and what they stored stay.
+
+    \b
+    packstone schedule remove
+    """
     import packstone
 
     found = packstone.find_schedule(kind or "", user=user)
