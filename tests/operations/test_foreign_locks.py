@@ -24,7 +24,10 @@ from faults import Plan, faulty
 from operations.pruning import History
 
 import packstone
-from packstone.repository.locks import HOLDERS, LOCK, Lock
+from packstone.repository.layout import MAX_ENVELOPE, STATE
+from packstone.repository.locks import HOLDERS, LOCK, Lock, holders
+from packstone.repository.sweep import newest
+from packstone.storage.local import LocalStorage
 
 SHARED = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 SUSPENDED = 31 * 60  # seconds; others take a lock for dead after 30 minutes
@@ -108,7 +111,9 @@ def trial(seed: int) -> None:
         try:
             if is_stopped:
                 before = history.packs()
-                holds = disguise(history.location, chance)
+                # At the first steps it has no lock yet, at the last ones no more.
+                holds = bool(holders(LocalStorage(str(history.location))))
+                holds = disguise(history.location, chance) and holds
                 command = chance.choice(["prune", "prune", "rebase"])
                 with history.open(threads=1) as repository:
                     try:
@@ -170,3 +175,19 @@ def test_a_lock_that_ages_would_be_noticed(cache: Path, monkeypatch: pytest.Monk
                 assert "a sweep under a writer" in str(error)
                 raise Caught from error
             row.trials += 1
+
+
+def test_a_sweep_between_two_looks_at_the_state(cache: Path, tmp_path: Path) -> None:
+    """Its bytes were read, another one swept, then they were looked at: nobody played tricks."""
+    history = History(tmp_path, "looks", chunk=4096)
+    with history.open() as repository:
+        history.fill(repository, 2)
+        objects = repository._objects
+        before = objects.storage.get(STATE, MAX_ENVELOPE)
+        history.forget(next(iter(history.stored)))
+        repository.prune(max_unused=0.0)
+        state = newest(objects.storage, objects.sealer, before)
+        assert state.generation == objects.generation()
+        (history.location / STATE).write_bytes(before)
+        with pytest.raises(packstone.Damaged, match="older than one"):
+            newest(objects.storage, objects.sealer, before)
