@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # what an installation is made of; Python sources are used in place
 SOURCES := pyproject.toml setup.py $(wildcard src/packstone/*/*.c src/packstone/*/*.h)
 
-.PHONY: demo test bench lint soak soak-fuzz man clean
+.PHONY: demo test bench lint soak soak-fuzz man docs record clean
 
 demo: $(VENV)/installed
 	$(BIN)/python demo/demo.py
@@ -41,6 +41,14 @@ soak-fuzz: $(VENV)/installed
 # man pages of all commands, in build/man
 man: $(VENV)/installed
 	$(BIN)/python docs/manual.py build/man
+
+# docs/commands.md, from what the commands say of themselves
+docs: $(VENV)/installed
+	$(BIN)/python docs/commands.py docs/commands.md
+
+# docs/tutorial*.svg: the tutorial, run, as a terminal shows it
+record: $(VENV)/installed
+	$(BIN)/python docs/record.py docs
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/packstone/*/*.so

@@ -49,8 +49,26 @@ NAMES = {
     "Snapshot",
     "Argon2",
     "ListedKey",
+    "Estimate",
+    "JobAdvice",
+    "JobPlan",
+    "Rehearsal",
+    "RepositoryAdvice",
+    "advise_jobs",
+    "plan_jobs",
+    "rehearse_job",
     "check_names",
     "import_key",
+    "Job",
+    "RepositoryTarget",
+    "Schedule",
+    "Strategy",
+    "find_doubts",
+    "find_schedule",
+    "is_due",
+    "load_strategy",
+    "configured_passphrase",
+    "passphrase_from_file",
 }
 
 ERRORS = {
@@ -64,6 +82,7 @@ ERRORS = {
     "ObjectMissing",
     "StorageFull",
     "StorageUnavailable",
+    "StrategyInvalid",
     "GenerationChanged",
     "IndexWrong",
     "Damaged",
@@ -100,6 +119,7 @@ METHODS = {
     "snapshot_stream",
     "snapshot_command",
     "restore",
+    "estimate_restore",
     "forget",
     "snapshots",
     "snapshot_groups",
@@ -141,7 +161,7 @@ def test_every_name_is_there_and_documented() -> None:
 
 
 def test_repository_has_these_methods() -> None:
-    public = {name for name in vars(packstone.Repository) if not name.startswith("_")}
+    public = {name for name in dir(packstone.Repository) if not name.startswith("_")}
     assert public >= METHODS
     for name in public:
         assert inspect.getdoc(getattr(packstone.Repository, name)), f"{name} has no docstring"

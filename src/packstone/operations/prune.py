@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from packstone.errors import Damaged, IndexWrong, ObjectMissing, RepositoryLocked
+from packstone.operations.options import MAX_UNUSED
 from packstone.operations.prune_plan import Plan, make_plan, measure
 from packstone.operations.prune_proof import Proof, compare_with_footers
 from packstone.operations.rebase import rebase_chunks
@@ -20,7 +21,6 @@ from packstone.repository.marks import Marker, Marks
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 
-MAX_UNUSED = 0.05  # of a pack, before it is written anew
 _TRIES = 3  # of marking, while packs vanish or the index is found wrong
 
 

@@ -220,6 +220,7 @@ class FileRestorer:
         if missing:  # the view may be behind the packs, or wrong: ask what looks at footers
             found = ((chunk_id, read_anywhere(self._reader, chunk_id)) for chunk_id in missing)
             self._deliver(found, window.wanted)
+        self._reader.announce([part.places for part in ranges])
         empty, self._empty = self._empty, []
         if empty:
             self._write_small(empty)

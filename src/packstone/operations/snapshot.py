@@ -100,6 +100,7 @@ class _Session:
         if options.dry_run or (options.skip_if_unchanged and self._is_unchanged(tree)):
             self.writer.finish()
         else:
+            self.writer.finish()  # now it is known what the snapshot takes
             snapshot = msgspec.structs.replace(
                 self.draft,
                 tree=tree,
@@ -112,6 +113,10 @@ class _Session:
                     "dirs": result.dirs,
                     "bytes_total": result.bytes_total,
                     "errors": len(result.errors),
+                    # what a later estimate of time and growth is made from
+                    "bytes_read": result.bytes_read,
+                    "bytes_stored": self.writer.bytes_stored,
+                    "duration_ns": int((time.monotonic() - self.started) * 1e9),
                 },
             )
             result.snapshot_id = self.writer.commit(snapshot)

@@ -99,6 +99,10 @@ class Ancestry:
                 for place in group:
                     self._groups[place.pack_id, place.offset] = group
 
+    def ranges(self) -> list[list[Place]]:
+        """Return what will be read of packs for the bases of all the deltas."""
+        return list({id(group): group for group in self._groups.values()}.values())
+
     def decode(self, place: Place, payload: Buffer) -> bytes:
         """Return the chunk of one of the deltas; raises Damaged, ObjectMissing."""
         if self._texts_size > _HELD_RAW:

@@ -110,16 +110,27 @@ class Attempt:
             raise known
         try:
             payload = self._records.read(place)
-            if place.codec in DELTA_CODECS:
-                data = self.delta(place, payload, self._index.bases(place.pack_id, place.record))
-            else:
-                self._count(place)
-                data = piece(self._records.whole(place, payload), place)
-            verify(self._hasher, kind, object_id, data, place)
+            try:
+                data = self._made(kind, object_id, place, payload)
+            except Damaged:
+                again = self._records.read_again(place, payload)
+                if again is None:
+                    raise
+                data = self._made(kind, object_id, place, again)
         except REFUSED as error:
             if not self._spent:
                 self.failed[key] = error
             raise
+        return data
+
+    def _made(self, kind: ObjectType, object_id: bytes, place: Place, payload: Buffer) -> bytes:
+        """Return an object from the stored bytes of its record, verified."""
+        if place.codec in DELTA_CODECS:
+            data = self.delta(place, payload, self._index.bases(place.pack_id, place.record))
+        else:
+            self._count(place)
+            data = piece(self._records.whole(place, payload), place)
+        verify(self._hasher, kind, object_id, data, place)
         return data
 
     def _count(self, place: Place) -> None:

@@ -9,16 +9,18 @@ the cache loses nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from packstone.codec.hashing import checksum
 from packstone.errors import StorageError
 from packstone.model import GIB, MIB, Buffer
+from packstone.repository.ahead import Ahead, Piece
 from packstone.repository.known import cache_directory, place_digest
 from packstone.storage.base import Spool, Storage, Version
 from packstone.storage.objects import Listed, ObjectStorage
@@ -29,6 +31,9 @@ FETCHES = 16  # small requests on their way at once
 _FRESH = 60.0  # seconds for which the listing made with the lock tells features and keys
 _IMMUTABLE = ("config", "config.bak")
 _SUM = 32
+_UNREAD = 256 * MIB  # of packs that were fetched before they are read
+_AROUND = 8  # blocks of one request at most, when few were announced
+_SPARE = 365 * 86400  # seconds by which what is spare is older than it is
 
 
 class CachedStorage(Storage):
@@ -48,7 +53,10 @@ class CachedStorage(Storage):
         self._survey_time = -_FRESH
         self._state_tag = ""
         self._locks: dict[str, threading.Lock] = {}
+        self._misses: dict[str, int] = {}  # by pack
         self._guard = threading.Lock()
+        most_unread = min(_UNREAD, self._disk.budget // 4) // BLOCK
+        self._ahead = Ahead(self._stream, self._keep_piece, most_unread)
 
     @property
     def place(self) -> str:
@@ -102,7 +110,7 @@ class CachedStorage(Storage):
         def fetch(name: str) -> None:
             # What fails is asked for again, and told, by whoever needs it.
             with contextlib.suppress(StorageError):
-                self._disk.put(name, self.inner.get(name, BLOCK))
+                self._keep_snapshot(name, self.inner.get(name, BLOCK))
 
         with ThreadPoolExecutor(FETCHES) as pool:
             list(pool.map(fetch, unseen))
@@ -121,9 +129,18 @@ class CachedStorage(Storage):
         version = self.get_version(name, limit)
         if name in _IMMUTABLE:
             self._memory[name] = version.data
-        elif snapshot:
-            self._disk.put(name, version.data)
+        elif snapshot and not self._keep_snapshot(name, version.data):
+            # Not what its name says: on the way, perhaps.
+            version = self.get_version(name, limit)
+            self._keep_snapshot(name, version.data)
         return version.data
+
+    def _keep_snapshot(self, name: str, data: bytes) -> bool:
+        """Keep a snapshot's bytes if they are those that it is named by; return whether."""
+        is_sound = checksum(data).hex() == _flat(name)
+        if is_sound:
+            self._disk.put(name, data)
+        return is_sound
 
     def get_version(self, name: str, limit: int) -> Version:
         """Return all bytes and the tag of this version; raises as `get` does."""
@@ -181,47 +198,83 @@ class CachedStorage(Storage):
 
         A small range is read with what lies around it, for that is what is wanted next.
         """
-        if not name.startswith("packs/") or size <= 0:
+        if not name.startswith("packs/") or size <= 0 or not self._disk.budget:
             return self.inner.get_range(name, offset, size)
         first, last = offset // BLOCK, (offset + size - 1) // BLOCK
-        blocks = self._run(name, first, last) if last > first else {}
+        for number in range(first, last + 1):
+            self._ahead.wait(name, number)
+        fetched = self._fetch_missing(name, first, last)
         parts: list[bytes] = []
         for number in range(first, last + 1):
-            block = blocks[number] if number in blocks else self._block(name, number)
+            block = fetched.get(number)
+            if block is None:
+                block = self._disk.get(f"{name}-{number}")
+            if block is None:  # it went when room was needed, or was damaged
+                block = self.inner.get_range(name, number * BLOCK, BLOCK)
             parts.append(block)
             if len(block) < BLOCK:
                 break
         start = offset - first * BLOCK
         return b"".join(parts)[start : start + size]
 
-    def _run(self, name: str, first: int, last: int) -> dict[int, bytes]:
-        """Fetch from the first to the last block that is not cached, in one request."""
-        missing = [n for n in range(first, last + 1) if not self._disk.has(f"{name}-{n}")]
-        if len(missing) < 2:
-            return {}
-        start, end = missing[0], missing[-1] + 1
-        data = self.inner.get_range(name, start * BLOCK, (end - start) * BLOCK)
-        found: dict[int, bytes] = {}
-        for number in range(start, end):
-            found[number] = data[(number - start) * BLOCK : (number - start + 1) * BLOCK]
-            self._disk.put(f"{name}-{number}", found[number])
-        return found
+    def _missing(self, name: str, first: int, last: int) -> Sequence[int]:
+        return [n for n in range(first, last + 1) if not self._disk.has(f"{name}-{n}")]
 
-    def _block(self, name: str, number: int) -> bytes:
-        key = f"{name}-{number}"
-        found = self._disk.get(key)
-        if found is not None:
-            return found
+    def _fetch_missing(self, name: str, first: int, last: int) -> dict[int, bytes]:
+        """Fetch from the first to the last block that is not cached, in one request."""
+        if not self._missing(name, first, last):
+            return {}
         with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:  # two threads that want one block ask for it once
-            found = self._disk.get(key)
-            if found is None:
-                found = self.inner.get_range(name, number * BLOCK, BLOCK)
-                self._disk.put(key, found)
-        with self._guard:
-            self._locks.pop(key, None)
-        return found
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:  # two threads that want the same ask for it once
+            missing = self._missing(name, first, last)
+            if not missing:
+                return {}
+            if first == last:
+                missing = self._around(name, first)
+            begin, end = missing[0], missing[-1] + 1
+            data = self.inner.get_range(name, begin * BLOCK, (end - begin) * BLOCK)
+            fetched = {n: data[(n - begin) * BLOCK :][:BLOCK] for n in range(begin, end)}
+            for number, block in fetched.items():
+                if block:
+                    self._disk.put(f"{name}-{number}", block)
+            return fetched
+
+    def _around(self, name: str, number: int) -> Sequence[int]:
+        """Return what to fetch with a block: the more the oftener its pack was asked for.
+
+        Pages of trees are read one by one, from the end of a pack and from its beginning.
+        """
+        misses = self._misses[name] = self._misses.get(name, 0) + 1
+        width = min(1 << (misses - 1), _AROUND)
+        start = number - number % width
+        return self._missing(name, start, start + width - 1)
+
+    def announce(self, ranges: Iterable[tuple[str, int, int]]) -> None:
+        """Fetch ranges of packs that will be read soon, many in one request."""
+        if not self._disk.budget:
+            return  # nowhere to put them
+
+        def pieces() -> Iterator[Piece]:
+            for name, offset, size in ranges:
+                for number in range(offset // BLOCK, (offset + max(size, 1) - 1) // BLOCK + 1):
+                    if not self._disk.has(f"{name}-{number}"):
+                        yield name, number
+
+        self._ahead.announce(pieces())
+
+    def _stream(self, name: str, first: int, last: int, take: Callable[[int, bytes], None]) -> None:
+        numbers = itertools.count(first)
+        self.inner.get_pieces(
+            name,
+            first * BLOCK,
+            (last - first + 1) * BLOCK,
+            BLOCK,
+            lambda data: take(next(numbers), data),
+        )
+
+    def _keep_piece(self, name: str, number: int, data: bytes) -> None:
+        self._disk.put(f"{name}-{number}", data, is_spare=True)
 
     def is_quick(self, name: str, offset: int, size: int) -> bool:
         """Return whether a range of a pack can be read without a request."""
@@ -268,6 +321,7 @@ class CachedStorage(Storage):
 
     def close(self) -> None:
         """Release what is held, and keep the cache in its bounds."""
+        self._ahead.close()
         self._disk.shrink()
         self.inner.close()
 
@@ -310,7 +364,7 @@ class _DiskCache:
 
     def __init__(self, directory: str, budget: int) -> None:
         self._directory = directory
-        self._budget = budget
+        self.budget = budget
         self._written = budget  # since the last look at how much there is: look soon
         self._lock = threading.Lock()
 
@@ -328,7 +382,7 @@ class _DiskCache:
         try:
             with open(path, "rb") as file:
                 stored = file.read()
-                if time.time() - os.fstat(file.fileno()).st_mtime > 600:
+                if 600 < time.time() - os.fstat(file.fileno()).st_mtime < _SPARE:
                     os.utime(path)
         except OSError:
             return None
@@ -338,9 +392,12 @@ class _DiskCache:
             return None
         return data
 
-    def put(self, name: str, data: bytes) -> None:
-        """Keep bytes, in one step for whoever reads them meanwhile."""
-        if not self._budget:
+    def put(self, name: str, data: bytes, *, is_spare: bool = False) -> None:
+        """Keep bytes, in one step for whoever reads them meanwhile.
+
+        What is spare, read once as a rule, goes before everything else when room is needed.
+        """
+        if not self.budget:
             return
         path = self._path(name)
         temp = f"{path}.{secrets.token_hex(4)}"
@@ -349,22 +406,29 @@ class _DiskCache:
             with open(temp, "xb", opener=_private) as file:
                 file.write(checksum(name.encode() + data))
                 file.write(data)
+                if is_spare:
+                    file.flush()
+                    long_ago = time.time() - 2 * _SPARE
+                    os.utime(file.fileno(), (long_ago, long_ago))
             os.replace(temp, path)
         except OSError:
             self._remove(temp)
         with self._lock:
             self._written += len(data)
-            due = self._written > self._budget // 8
+            due = self._written > self.budget // 8
         if due:
             self.shrink()
 
     def forget(self, name: str) -> None:
         """Drop what there is of a stored name."""
-        self._remove(self._path(name))
-        number = 0
-        while name.startswith("packs/") and self.has(f"{name}-{number}"):
-            self._remove(self._path(f"{name}-{number}"))
-            number += 1
+        path = self._path(name)
+        self._remove(path)
+        if name.startswith("packs/"):
+            folder, last = os.path.split(path)
+            with contextlib.suppress(OSError):
+                for entry in os.listdir(folder):
+                    if entry.startswith(f"{last}-"):
+                        self._remove(os.path.join(folder, entry))
 
     def keep_only(self, folder: str, names: set[str]) -> None:
         """Drop from a folder what the store does not list any more."""
@@ -385,12 +449,12 @@ class _DiskCache:
                         state = os.stat(path)
                         found.append((state.st_mtime, state.st_size, path))
             total = sum(size for _time, size, _path in found)
-            if total <= self._budget:
+            if total <= self.budget:
                 return
             for _time, size, path in sorted(found):
                 self._remove(path)
                 total -= size
-                if total <= self._budget * 0.8:
+                if total <= self.budget * 0.8:
                     return
 
     @staticmethod

@@ -15,6 +15,8 @@ from packstone.storage.base import Storage
 
 _AT_ONCE = 16
 _TAIL = 128 * KIB  # what one request reads of a pack: most footers are shorter
+_WHOLE = 512 * KIB  # of a pack that is read as a whole, and kept: its records are wanted next
+_FEW = 64  # packs for which that holds
 
 
 def read_packs(
@@ -30,7 +32,8 @@ def read_packs(
         try:
             for pack_id in pack_ids:
                 size = sizes[pack_id]
-                tail = _Tail(storage, pack_id, size)
+                whole = size <= _WHOLE and len(pack_ids) <= _FEW
+                tail = storage if whole else _Tail(storage, pack_id, size)
                 waiting.append(pool.submit(_read, tail, pack_id, size, sealer, from_end=True))
                 if len(waiting) >= 4 * _AT_ONCE:
                     yield waiting.popleft().result()

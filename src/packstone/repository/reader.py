@@ -126,7 +126,8 @@ class ObjectReader:
                     self.verify(kind, object_id, data, places[0])
                     return data
                 except REFUSED as error:
-                    if places[0].codec not in DELTA_CODECS:  # nothing but this place is at fault
+                    # Nothing but this place is at fault, and reading again brings the same.
+                    if places[0].codec not in DELTA_CODECS and not self._storage.is_far:
                         attempt.failed[object_id, places[0]] = error
             try:
                 if depth is None:
@@ -199,6 +200,12 @@ class ObjectReader:
     def ranges(self, places: Iterable[Place]) -> Iterator[list[Place]]:
         """Group the places of one pack, ascending by offset, into ranges worth one read."""
         return self._records.ranges(places)
+
+    def announce(self, groups: Sequence[Sequence[Place]]) -> None:
+        """Say which ranges will be read soon: where each takes long they are fetched before."""
+        if self._storage.is_far:
+            ancestry = self.ancestry(place for group in groups for place in group)
+            self._records.announce([*ancestry.ranges(), *groups])
 
     def read_range(self, group: Sequence[Place]) -> Iterator[tuple[Place, memoryview]]:
         """Read a range once and yield each record's place and stored bytes."""

@@ -42,6 +42,29 @@ class RecordReader:
         """Return the stored bytes of one record."""
         return self._storage.get_range(pack_name(place.pack_id), place.offset, place.stored_size)
 
+    def read_again(self, place: Place, payload: Buffer) -> bytes | None:
+        """Return other bytes than `payload`, if a second look brings some; None if not.
+
+        Where it is far and comes through a cache, what is wrong may be so on this side only.
+        """
+        if not self._storage.is_far:
+            return None
+        name = pack_name(place.pack_id)
+        self._storage.drop_cached(name)
+        again = self._storage.get_once(name, place.offset, place.stored_size)
+        return None if again == payload else again
+
+    def announce(self, groups: Iterable[Sequence[Place]]) -> None:
+        """Let the storage fetch ranges that will be read soon."""
+        self._storage.announce(
+            (
+                pack_name(group[0].pack_id),
+                group[0].offset,
+                group[-1].offset + group[-1].stored_size - group[0].offset,
+            )
+            for group in groups
+        )
+
     def ranges(
         self, places: Iterable[Place], most: int = _RANGE_SIZE, most_raw: int = _RANGE_RAW
     ) -> Iterator[list[Place]]:

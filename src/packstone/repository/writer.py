@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from packstone.codec.compression import MAX_RAW_SIZE, Compressor
@@ -483,10 +484,8 @@ class ObjectWriter:
         snapshot_id = checksum(data).hex()
         try:
             self._storage.put(snapshot_name(snapshot_id), data)
-            # In this order: whoever takes a lock for dead deletes it before it lists snapshots.
-            if self._held is not None:
-                self._held.check(surely=True)
-            self._check_generation()
+            # After it: whoever takes a lock for dead deletes it before it lists snapshots.
+            self._check_all()
         except BaseException:
             # Also when only its directory could not be synced: what is reported as not
             # committed must not be there.
@@ -498,6 +497,19 @@ class ObjectWriter:
         with contextlib.suppress(StorageError):
             self._index.set_complete(snapshot_id, self.generation, self._forgotten)
         return snapshot_id
+
+    def _check_all(self) -> None:
+        """Raise unless the lock and the generation are ours still, whatever that costs."""
+        held = self._held
+        if held is None or not self._storage.is_far:
+            if held is not None:
+                held.check(surely=True)
+            self._check_generation()
+            return
+        with ThreadPoolExecutor(1) as pool:  # two looks that do not depend on each other
+            looking = pool.submit(held.check, surely=True)
+            self._check_generation()
+            looking.result()
 
     def _check_generation(self) -> None:
         if self._held is not None:

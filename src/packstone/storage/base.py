@@ -9,7 +9,7 @@ docs/format.md §7 rests on this.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
@@ -97,6 +97,9 @@ class Storage(ABC):
     def get_once(self, name: str, offset: int, size: int) -> bytes:
         """Return a range as `get_range` does, that nobody will want again."""
         return self.get_range(name, offset, size)
+
+    def announce(self, ranges: Iterable[tuple[str, int, int]]) -> None:  # noqa: B027
+        """Learn that ranges (name, offset, size) will be read soon, about in this order."""
 
     def is_quick(self, name: str, offset: int, size: int) -> bool:
         """Return whether a range can be read without waiting or paying for it."""

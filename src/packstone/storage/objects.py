@@ -14,7 +14,7 @@ import os
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -231,6 +231,40 @@ class ObjectStorage(Storage):
         if len(data) != max(0, min(size, meta["size"] - offset)):
             raise Lost(f"{name} came short: {len(data)} bytes")
         return data, meta["e_tag"] or ""
+
+    def get_pieces(
+        self, name: str, offset: int, size: int, piece: int, take: Callable[[bytes], None]
+    ) -> None:
+        """Hand a range to `take` in pieces as it comes; the last one may be shorter.
+
+        What was handed over is not asked for again when the rest has to be. Memory: a few pieces.
+        """
+        done = 0
+
+        def read(_attempt: int) -> None:
+            nonlocal done
+            self.counts.count("get")
+            options: Any = {"range": (offset + done, offset + size)}
+            found = self._library.get(self._patient, self._prefix + name, options=options)
+            start, end = found.range
+            if start != offset + done or end != min(offset + size, found.meta["size"]):
+                raise Lost(f"{name} came as {start} to {end}")
+            waiting = bytearray()
+            for data in found.stream(min_chunk_size=piece):
+                self.counts.count("get", 0, received=len(data))
+                self._download.take(len(data))
+                waiting += data
+                while len(waiting) >= piece:
+                    take(bytes(memoryview(waiting)[:piece]))
+                    del waiting[:piece]
+                    done += piece
+            if offset + done + len(waiting) != end:
+                raise Lost(f"{name} came short: it ends at {offset + done + len(waiting)}")
+            if waiting:
+                take(bytes(waiting))
+            done += len(waiting)
+
+        self._retrying.run("read", name, read)
 
     def _head(self, name: str) -> Listed:
         self.counts.count("get")
