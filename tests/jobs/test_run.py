@@ -283,11 +283,12 @@ def test_a_dry_run_changes_nothing(scene: Scene) -> None:
     scene.add("manual", every=None)
     scene.run("due")
     before = sorted(scene.place.rglob("*"))
-    plan = scene.run(due=True, dry_run=True).planned
+    plan = scene.run("due", "manual", due=True, dry_run=True).planned
     assert {each.job: each.runs for each in plan} == {"due": False, "manual": False}
     later = time.time_ns() + 2 * HOUR
-    plan = scene.run(due=True, dry_run=True, clock=lambda: later).planned
+    plan = scene.run("due", "manual", due=True, dry_run=True, clock=lambda: later).planned
     assert {each.job: each.runs for each in plan} == {"due": True, "manual": False}
     assert [each.due_ns for each in plan][1] is None and plan[0].due_ns
-    assert [each.runs for each in scene.run(dry_run=True).planned] == [True, True]
+    plan = scene.run(dry_run=True).planned
+    assert [(each.job, each.runs) for each in plan] == [("due", True), ("manual", False)]
     assert sorted(scene.place.rglob("*")) == before

@@ -53,12 +53,18 @@ NAMES = {
     "JobAdvice",
     "JobPlan",
     "Rehearsal",
+    "Slope",
     "RepositoryAdvice",
     "advise_jobs",
     "plan_jobs",
     "rehearse_job",
     "check_names",
     "import_key",
+    "configured_passphrase",
+    "JobReport",
+    "RunReport",
+    "run_jobs",
+    "passphrase_from_file",
     "Job",
     "RepositoryTarget",
     "Schedule",
@@ -67,8 +73,6 @@ NAMES = {
     "find_schedule",
     "is_due",
     "load_strategy",
-    "configured_passphrase",
-    "passphrase_from_file",
 }
 
 ERRORS = {

@@ -92,7 +92,7 @@ def _read_index(path: str, page_size: int) -> tuple[int, int, bytes]:
             fields = _INDEX_HEADER.unpack(first)
             size = (fields[5] & 0xFE00) + ((fields[5] & 1) << 16)
             if fields[3] == 1 and fields[10:] == _sums(first[:40]):
-                if size != page_size:
+                if fields[6] and size != page_size:  # an empty log has no size yet
                     raise sqlite3.DatabaseError(f"pages of {size} bytes, expected {page_size}")
                 return fields[6], fields[7], fields[9]
         time.sleep(0.001)  # it is being written
