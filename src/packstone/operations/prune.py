@@ -284,6 +284,7 @@ def prune_repository(
             _carry_out(prune, known, prune.plan(known, max_unused), max_unused, rebase)
         prune.clear_temporary(insist=rebase)
         repository.keep_reserve()
+        repository.renew_bundles()
         if rebase and (result.kept or result.damaged or repository.damaged_packs):
             repository.warnings.append(
                 "some packs had to stay: bytes of what no snapshot names may be left in them"

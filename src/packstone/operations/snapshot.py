@@ -115,6 +115,7 @@ class _Session:
                 },
             )
             result.snapshot_id = self.writer.commit(snapshot)
+            self._repository.keep_bundles(self.writer.packs_written)
         result.bytes_added = self.writer.bytes_added
         result.bytes_stored = self.writer.bytes_stored
         result.chunks_new = self.writer.chunks_new

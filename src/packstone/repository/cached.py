@@ -88,7 +88,10 @@ class CachedStorage(Storage):
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (name, size) of every stored name below the folder `prefix`."""
         rows: Sequence[Listed]
-        if prefix in ("features", "keys") and time.monotonic() - self._survey_time < _FRESH:
+        if (
+            prefix in ("features", "keys", "bundles")
+            and time.monotonic() - self._survey_time < _FRESH
+        ):
             rows = [row for row in self._surveyed if row.name.startswith(prefix + "/")]
         elif prefix == "snapshots":
             rows = self.inner.scan("snapshots/", "statf")  # to see the version of state behind it
@@ -284,6 +287,27 @@ class CachedStorage(Storage):
     def get_once(self, name: str, offset: int, size: int) -> bytes:
         """Return a range as `get_range` does, that nobody will want again."""
         return self.inner.get_range(name, offset, size)
+
+    # -- bundles of footers -------------------------------------------------------------------
+
+    def unbundled(self) -> Sequence[str]:
+        """Return ids of packs that this machine wrote and no bundle tells of yet."""
+        ids = self._disk.get("unbundled") or b""
+        return [ids[at : at + 32].hex() for at in range(0, len(ids), 32)]
+
+    def note_unbundled(self, pack_ids: Sequence[str]) -> None:
+        """Remember which these are, and forget the footers of others."""
+        self._disk.keep_only("footers", set(pack_ids))
+        self._disk.put("unbundled", b"".join(map(bytes.fromhex, pack_ids)))
+
+    def footer(self, pack_id: str, read: Callable[[], bytes]) -> bytes:
+        """Return the footer of a pack, kept for its bundle while its records may go."""
+        name = f"footers/{pack_id}"
+        found = self._disk.get(name)
+        if found is None:
+            found = read()
+            self._disk.put(name, found)
+        return found
 
     def spool(self) -> Spool:
         """Begin a large file; what was uploaded stays in the cache as long as there is room."""

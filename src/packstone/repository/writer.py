@@ -454,6 +454,11 @@ class ObjectWriter:
         if self._failure is not None:
             raise self._failure
         self._forget_known(self._index.flush())
+        if not self._dry_run and not self._index.confirm(self._storage):
+            raise GenerationChanged(
+                "packs do not hold what a bundle of footers said they do",
+                hint="Nothing was committed. The index is right now: run the same command again",
+            )
 
     def commit(self, snapshot: Snapshot, *, like: str = "") -> str:
         """Finish, then put the snapshot object: the one commit point. Return its id.
