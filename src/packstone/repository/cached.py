@@ -53,7 +53,8 @@ class CachedStorage(Storage):
         self._survey_time = -_FRESH
         self._state_tag = ""
         self._locks: dict[str, threading.Lock] = {}
-        self._misses: dict[str, int] = {}  # by pack
+        # Pack, block beside what was fetched → in which direction, how many blocks that was.
+        self._edges: dict[tuple[str, int], tuple[int, int]] = {}
         self._guard = threading.Lock()
         most_unread = min(_UNREAD, self._disk.budget // 4) // BLOCK
         self._ahead = Ahead(self._stream, self._keep_piece, most_unread)
@@ -244,14 +245,16 @@ class CachedStorage(Storage):
             return fetched
 
     def _around(self, name: str, number: int) -> Sequence[int]:
-        """Return what to fetch with a block: the more the oftener its pack was asked for.
+        """Return what to fetch with a block: more and more where one goes on beside the last.
 
-        Pages of trees are read one by one, from the end of a pack and from its beginning.
+        So are pages of trees read, from the end of a pack and from its beginning, and bases.
         """
-        misses = self._misses[name] = self._misses.get(name, 0) + 1
-        width = min(1 << (misses - 1), _AROUND)
-        start = number - number % width
-        return self._missing(name, start, start + width - 1)
+        step, width = self._edges.pop((name, number), (1, 0))
+        width = min(2 * width, _AROUND) or 1
+        numbers = [number + step * n for n in range(width) if number + step * n >= 0]
+        self._edges[name, numbers[-1] + step] = (step, width)
+        self._edges.setdefault((name, number - step), (-step, width))
+        return self._missing(name, min(numbers), max(numbers))
 
     def announce(self, ranges: Iterable[tuple[str, int, int]]) -> None:
         """Fetch ranges of packs that will be read soon, many in one request."""
