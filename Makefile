@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # what an installation is made of; Python sources are used in place
 SOURCES := pyproject.toml setup.py $(wildcard src/packstone/*/*.c src/packstone/*/*.h)
 
-.PHONY: demo test bench lint soak man clean
+.PHONY: demo test bench lint soak soak-fuzz man docs record clean
 
 demo: $(VENV)/installed
 	$(BIN)/python demo/demo.py
@@ -29,9 +29,26 @@ bench: $(VENV)/installed-bench
 soak: $(VENV)/installed
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m "soak or not soak"
 
+# the decoders on hostile input, guided by coverage where atheris can be had: FUZZ_SECONDS each;
+# then the kernels in C under sanitizers, and under libFuzzer where there is a clang
+FUZZ_SECONDS ?= 600
+soak-fuzz: $(VENV)/installed
+	-$(PIP) install --editable '.[dev,fuzz]'
+	cd tests && ../$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+	PYTHON=$(CURDIR)/$(BIN)/python sh tests/soak/kernel_sanitizers.sh
+	PYTHON=$(CURDIR)/$(BIN)/python sh tests/soak/delta_sanitizers.sh
+
 # man pages of all commands, in build/man
 man: $(VENV)/installed
 	$(BIN)/python docs/manual.py build/man
+
+# docs/commands.md, from what the commands say of themselves
+docs: $(VENV)/installed
+	$(BIN)/python docs/commands.py docs/commands.md
+
+# docs/tutorial*.svg: the tutorial, run, as a terminal shows it
+record: $(VENV)/installed
+	$(BIN)/python docs/record.py docs
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info src/packstone/*/*.so

@@ -5,6 +5,7 @@ python docs/manual.py build/man && man -l build/man/packstone-restore.1
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -25,6 +26,10 @@ def main(target: Path) -> None:
         assert found is not None
         packstone.commands[name] = found
     write_man_pages("packstone", packstone, version=VERSION, target_dir=str(target))
+    for page in target.glob("*.1"):
+        text = page.read_text(encoding="utf-8")
+        # What click must not wrap roff must not fill either.
+        page.write_text(re.sub(r"\x08\n((?:[^.\n].*\n)+)", r".nf\n\1.fi\n", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

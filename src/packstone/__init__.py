@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StorageError,
         StorageFull,
         StorageUnavailable,
+        StrategyInvalid,
         UnsupportedFormat,
         UsageError,
         WrongPassphrase,
@@ -38,11 +39,24 @@ if TYPE_CHECKING:
     from packstone.operations.check_names import check_names
     from packstone.operations.copy import CopyResult
     from packstone.operations.diff import Difference, DiffResult
+    from packstone.operations.estimate import Estimate
     from packstone.operations.facade import Repository
     from packstone.operations.find import FoundPath, FoundVersion
     from packstone.operations.forget import ForgetResult
+    from packstone.operations.jobs.advise import JobAdvice, RepositoryAdvice, advise_jobs
+    from packstone.operations.jobs.config import load_strategy
+    from packstone.operations.jobs.doubts import find_doubts
+    from packstone.operations.jobs.growth import Slope
+    from packstone.operations.jobs.plan import JobPlan, plan_jobs
+    from packstone.operations.jobs.rehearse import Rehearsal, rehearse_job
+    from packstone.operations.jobs.report import JobReport, RunReport
+    from packstone.operations.jobs.run import run_jobs
+    from packstone.operations.jobs.schedule import Schedule, find_schedule
+    from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
+    from packstone.operations.jobs.timetable import is_due
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
+    from packstone.operations.passphrases import configured_passphrase, passphrase_from_file
     from packstone.operations.prune import PruneResult
     from packstone.operations.repair_index import RepairIndexResult
     from packstone.operations.repair_packs import DamagedPack, RepairPacksResult
@@ -79,6 +93,7 @@ _HOMES = {
         "StorageError",
         "StorageFull",
         "StorageUnavailable",
+        "StrategyInvalid",
         "UnsupportedFormat",
         "UsageError",
         "WrongPassphrase",
@@ -88,11 +103,24 @@ _HOMES = {
     "packstone.operations.check_names": ("check_names",),
     "packstone.operations.copy": ("CopyResult",),
     "packstone.operations.diff": ("Difference", "DiffResult"),
+    "packstone.operations.estimate": ("Estimate",),
     "packstone.operations.facade": ("Repository",),
     "packstone.operations.find": ("FoundPath", "FoundVersion"),
     "packstone.operations.forget": ("ForgetResult",),
+    "packstone.operations.jobs.advise": ("JobAdvice", "RepositoryAdvice", "advise_jobs"),
+    "packstone.operations.jobs.growth": ("Slope",),
+    "packstone.operations.jobs.plan": ("JobPlan", "plan_jobs"),
+    "packstone.operations.jobs.rehearse": ("Rehearsal", "rehearse_job"),
+    "packstone.operations.jobs.config": ("load_strategy",),
+    "packstone.operations.jobs.doubts": ("find_doubts",),
+    "packstone.operations.jobs.report": ("JobReport", "RunReport"),
+    "packstone.operations.jobs.run": ("run_jobs",),
+    "packstone.operations.jobs.schedule": ("Schedule", "find_schedule"),
+    "packstone.operations.jobs.strategy": ("Job", "RepositoryTarget", "Strategy"),
+    "packstone.operations.jobs.timetable": ("is_due",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
+    "packstone.operations.passphrases": ("configured_passphrase", "passphrase_from_file"),
     "packstone.operations.prune": ("PruneResult",),
     "packstone.operations.repair_index": ("RepairIndexResult",),
     "packstone.operations.repair_packs": ("DamagedPack", "RepairPacksResult"),
@@ -117,15 +145,19 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
-    "DiffResult", "Difference", "Entry", "Finding", "ForgetResult", "FoundPath", "FoundVersion",
-    "GenerationChanged", "Growth", "IndexWrong", "KeptSnapshot", "ListedEntry", "ListedKey",
-    "ObjectMissing", "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult",
-    "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot",
-    "Repository", "RepositoryLocked", "RepositoryMissing", "RestoreResult", "Retention",
-    "RetentionGroup", "RewriteResult", "Rewritten", "Rules", "Snapshot", "SnapshotResult",
-    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable",
-    "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase", "__version__",
-    "check_names", "import_key", "init", "open",
+    "DiffResult", "Difference", "Entry", "Estimate", "Finding", "ForgetResult", "FoundPath",
+    "FoundVersion", "GenerationChanged", "Growth", "IndexWrong", "Job", "JobAdvice", "JobPlan",
+    "JobReport", "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing", "ObjectsSize",
+    "PackstoneError", "Problem", "Progress", "PruneResult", "Rehearsal", "RepairIndexResult",
+    "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
+    "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget",
+    "RestoreResult", "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules",
+    "RunReport", "Schedule", "Slope", "Snapshot", "SnapshotResult", "SnapshotRow",
+    "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "Strategy",
+    "StrategyInvalid", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
+    "__version__", "advise_jobs", "check_names", "configured_passphrase", "find_doubts",
+    "find_schedule", "import_key", "init", "is_due", "load_strategy", "open",
+    "passphrase_from_file", "plan_jobs", "rehearse_job", "run_jobs",
 ]  # fmt: skip
 
 

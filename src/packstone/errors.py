@@ -2,6 +2,7 @@
 
     PackstoneError                exit 1
     ├─ UsageError                      2
+    │  └─ StrategyInvalid                  a strategy file with mistakes, each with its line
     ├─ SourceError                     3   a file of the user: warned about, the rest goes on
     ├─ TargetError                     3   a file that could not be restored: likewise
     ├─ CommandFailed                   1   a command whose output was to be stored
@@ -41,6 +42,16 @@ class UsageError(PackstoneError):
 
     exit_code = 2
     kind = "usage"
+
+
+class StrategyInvalid(UsageError):
+    """A strategy file that cannot be used; `mistakes` are all that were found, a line each."""
+
+    kind = "strategy"
+
+    def __init__(self, message: str, *, mistakes: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.mistakes = mistakes
 
 
 class SourceError(PackstoneError):

@@ -56,7 +56,7 @@ def test_what_is_shown_works(run, tmp_path: Path, page: str) -> None:
         subprocess.run([sys.executable, "-c", program], cwd=work, env=environment, check=True)
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "bench", "lint", "soak", "man"])
+@pytest.mark.parametrize("target", "demo test bench lint soak man docs record".split())
 def test_make_targets_exist(target: str) -> None:
     makefile = ROOT.joinpath("Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)
@@ -69,6 +69,8 @@ def test_manual(run, tmp_path: Path) -> None:
     for name in COMMANDS:
         page = (pages / f"packstone-{name}.1").read_text(encoding="utf-8")
         assert ".SH SYNOPSIS" in page and f"packstone {name}" in page
+        assert name in ("key", "repair") or f".nf\npackstone {name}" in page
+        assert "\b" not in page
     assert "packstone restore" in (pages / "packstone.1").read_text() or (
         "packstone-restore" in (pages / "packstone.1").read_text()
     )

@@ -17,6 +17,7 @@ from packstone.errors import GenerationChanged
 from packstone.model import ObjectType
 from packstone.repository import bundles
 from packstone.repository.bundles import Row, list_bundles, read_bundle, write_bundles
+from packstone.repository.publishing import publish_footers, renew_footers
 from packstone.repository.repository import ObjectRepository
 from packstone.storage.base import open_storage
 
@@ -45,7 +46,7 @@ class Scene:
                 writer.finish()
                 writer.abandon()
                 written += writer.packs_written
-            objects.keep_bundles(written)
+            publish_footers(objects, written)
         with self.open() as repository:
             repository.snapshot([self.source])
         self.new_machine()
@@ -191,11 +192,11 @@ def test_they_follow_a_sweep(scene: Scene) -> None:
     """What half of a bundle's packs are gone of is made anew, what most are there of stays."""
     before = scene.bundles()
     with scene.objects() as objects:
-        objects.renew_bundles()
+        renew_footers(objects)
         assert scene.bundles() == before
         for pack_id in sorted(listed(scene))[: PACKS // 2]:
             objects.storage.delete(f"packs/{pack_id[:2]}/{pack_id}")
-        objects.renew_bundles()
+        renew_footers(objects)
     assert not set(scene.bundles()) & set(before)
     assert sorted(told_of(scene)) == sorted(listed(scene))
 

@@ -90,11 +90,11 @@ def run(command: Command, place: Path, seed: int, deaf_to: Collection[str] = ())
     # An init makes 260 directories before its first sync: of those, some.
     is_init = command.name.startswith("init")
     states = storage.states(
-        seed=seed, samples=4 if is_init else 20, exhaustive=4 if is_init else 12, deaf_to=deaf_to
+        seed=seed, samples=2 if is_init else 20, exhaustive=4 if is_init else 12, deaf_to=deaf_to
     )
     if is_init:
         chance = Random(seed)
-        states = (state for state in states if is_done(state) or chance.random() < 0.001)
+        states = (state for state in states if is_done(state) or chance.random() < 0.02)
     yield from judge_states(command, stage, states, seed)
     shutil.rmtree(here)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from operations.pruning import History
+from operations.pruning import CHEAP, History
 
 import packstone
 from packstone.repository.reserve import RESERVE, RESERVE_SIZE
@@ -116,6 +116,47 @@ def test_reading_on_a_full_disk_without_an_index(disk: Callable[[int], Path]) ->
         history.verify(repository)
         repository.prune(dry_run=True)
     assert (history.location / RESERVE).exists()
+
+
+def halve(history: History) -> None:
+    """Leave packs of which half is needed."""
+    chance = Random("half")
+    with history.open() as repository:
+        for number in range(50):
+            history.contents[f"{number} kept"] = chance.randbytes(200_000)
+            history.contents[f"{number} own"] = chance.randbytes(200_000)
+        first = history.take(repository)
+        for number in range(50):
+            del history.contents[f"{number} own"]
+        history.take(repository)
+        history.forget(first)
+
+
+@pytest.mark.parametrize("passphrase", [None, "secret"], ids=["plain", "encrypted"])
+@pytest.mark.parametrize("rebase", [False, True], ids=["plain prune", "rebase"])
+def test_packs_are_written_anew_though_not_all_fit(
+    disk: Callable[[int], Path], passphrase: str | None, rebase: bool
+) -> None:
+    place = disk(48)
+    history = History(place.parent, "groups", passphrase=passphrase)
+    shutil.rmtree(history.location)
+    history.location = place / "repository"
+    packstone.init(
+        history.location, chunk_size=32 << 10, pack_size=MIB, passphrase=passphrase, argon2=CHEAP
+    ).close()
+    halve(history)
+    with history.open() as repository:
+        foretold = repository.prune(max_unused=0.0, dry_run=True)
+    assert foretold.packs_rewritten > 10
+    assert foretold.bytes_rewritten > 5 * MIB
+    with open(place / "ballast", "wb") as file:
+        free = shutil.disk_usage(place).free
+        os.posix_fallocate(file.fileno(), 0, free - foretold.bytes_rewritten * 3 // 5 - 2 * MIB)
+    with history.open() as repository:
+        result = repository.prune(max_unused=0.0, rebase=rebase)
+        assert result.packs_rewritten >= foretold.packs_rewritten
+        assert result.bytes_freed > 0.9 * foretold.bytes_freed
+        history.verify(repository)
 
 
 def test_no_reserve_on_a_small_disk(disk: Callable[[int], Path]) -> None:

@@ -36,6 +36,9 @@ def test_what_it_is_called(repository: packstone.Repository, source: Path) -> No
     assert found.paths == [os.fsencode(source)]
     assert found.program.startswith("packstone ")
     assert found.summary["files"] == 1 and found.summary["bytes_total"] == 1
+    cost = found.summary["bytes_read"], found.summary["bytes_stored"]
+    assert cost == (result.bytes_read, result.bytes_stored) and 0 not in cost
+    assert 0 < found.summary["duration_ns"] <= result.seconds * 1e9
     plain = repository.snapshot([source])
     assert repository.find_snapshot(plain.snapshot_id or "").snapshot.host == socket.gethostname()
 

@@ -6,7 +6,6 @@ Restored by the program and by tests/independent_reader.py, which shares no code
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import sys
@@ -16,10 +15,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compare_trees import assert_equal_trees
+from database_servers import PostgresServer, postgres_programs
 
 import packstone
 
@@ -150,81 +149,25 @@ DELETE FROM attachments WHERE id % 100 = 3;
 TABLES = ("companies", "contacts", "deals", "attachments")
 
 
-def programs() -> Path | None:
-    """Return a directory with all of PostgreSQL's programs that are needed, the newest."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
-    places += [Path(each) for each in os.environ.get("PATH", "").split(os.pathsep) if each]
-    needed = ("initdb", "pg_ctl", "pg_dump", "psql")
-    return next((p for p in places if all((p / each).exists() for each in needed)), None)
-
-
-def _version(path: Path) -> float:
-    name = path.parent.name
-    return float(name) if name.replace(".", "", 1).isdigit() else 0.0
-
-
-class Server:
-    """A private PostgreSQL server, reached by a socket in its own directory."""
-
-    def __init__(self, place: Path, binaries: Path) -> None:
-        self._place = place
-        self._binaries = binaries
-        self._as: dict[str, Any] = {}
-        if os.geteuid() == 0:  # the server refuses to run as root
-            user = next((row for row in pwd.getpwall() if row.pw_name == "postgres"), None)
-            user = user or pwd.getpwnam("nobody")
-            os.chown(place, user.pw_uid, user.pw_gid)
-            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        data = str(place / "data")
-        self._run("initdb", "-D", data, "-U", "crm", "-A", "trust", "-E", "UTF8", "--no-locale",
-                  "--no-sync")  # fmt: skip
-        options = f"-k {place} -h '' -c fsync=off -c full_page_writes=off -c max_wal_size=4GB"
-        self._run("pg_ctl", "-D", data, "-o", options, "-l", str(place / "log"), "-w", "start")
-
-    def _run(self, program: str, *words: str) -> None:
-        done = subprocess.run(
-            [self._binaries / program, *words],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self._place, timeout=60,
-            **self._as,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr.decode()
-
-    def argv(self, program: str, database: str, *words: str) -> list[str]:
-        """Return the command line of a client."""
-        place = str(self._place)
-        return [str(self._binaries / program), "-h", place, "-U", "crm", "-d", database, *words]
-
-    def sql(self, text: str, database: str = "crm") -> str:
-        """Run statements and return what they print."""
-        done = subprocess.run(
-            self.argv("psql", database, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"),
-            input=text, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def sums(self, database: str) -> dict[str, str]:
-        """Return row count and checksum of every table, in the order of its keys."""
-        return {
-            table: self.sql(
-                f"SELECT count(*), md5(string_agg(t::text, ',' ORDER BY id)) FROM {table} t",
-                database,
-            )
-            for table in TABLES
-        }
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self._place / "data"), "-m", "immediate", "-w", "stop")
+def sums(server: PostgresServer, database: str) -> dict[str, str]:
+    """Return row count and checksum of every table, in the order of its keys."""
+    return {
+        table: server.sql(
+            f"SELECT count(*), md5(string_agg(t::text, ',' ORDER BY id)) FROM {table} t",
+            database,
+        )
+        for table in TABLES
+    }
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    binaries = programs()
+def server() -> Iterator[PostgresServer]:
+    binaries = postgres_programs()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed")
     place = Path(tempfile.mkdtemp(prefix="packstone-", dir="/tmp"))  # sockets have short paths
     try:
-        server = Server(place, binaries)
+        server = PostgresServer(place, binaries)
         try:
             server.sql("CREATE DATABASE crm", "postgres")
             server.sql(SCHEMA)
@@ -235,29 +178,31 @@ def server() -> Iterator[Server]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def dump(server: Server, repository: packstone.Repository, copy: Path) -> packstone.SnapshotResult:
+def dump(
+    server: PostgresServer, repository: packstone.Repository, copy: Path
+) -> packstone.SnapshotResult:
     """Store a dump through a command; `copy` receives the same bytes on their way."""
     words = server.argv("pg_dump", "crm")
     script = 'copy=$1; shift; set -o pipefail; "$@" | tee "$copy"'
     return repository.snapshot_command(["bash", "-c", script, "dump", str(copy), *words], "crm.sql")
 
 
-def test_dumps_of_a_database(server: Server, tmp_path: Path) -> None:
+def test_dumps_of_a_database(server: PostgresServer, tmp_path: Path) -> None:
     monday, tuesday = tmp_path / "monday", tmp_path / "tuesday"
     with packstone.init(tmp_path / "repository") as repository:
         first = dump(server, repository, monday)
         size = monday.stat().st_size
         assert first.bytes_total == first.bytes_read == size > 25 << 20
         assert first.bytes_stored < size / 2
-        before = server.sums("crm")
+        before = sums(server, "crm")
         server.sql(UPDATE)
         second = dump(server, repository, tuesday)
         assert second.parent_id == first.snapshot_id
         assert second.bytes_total == tuesday.stat().st_size != size
-        after = server.sums("crm")
+        after = sums(server, "crm")
         assert before["contacts"] != after["contacts"] and before["companies"] == after["companies"]
 
-        for spec, original, sums in (("latest~1", monday, before), ("latest", tuesday, after)):
+        for spec, original, expected in (("latest~1", monday, before), ("latest", tuesday, after)):
             target = tmp_path / f"restored {spec}"
             assert repository.restore(spec, target).errors == []
             restored = target / "crm.sql"
@@ -266,11 +211,11 @@ def test_dumps_of_a_database(server: Server, tmp_path: Path) -> None:
             assert (tmp_path / f"independent {spec}" / "crm.sql").read_bytes() == (
                 original.read_bytes()
             )
-            load(server, restored, sums)
+            load(server, restored, expected)
         assert repository.check(read_data=True).errors == []
 
 
-def load(server: Server, path: Path, sums: dict[str, str]) -> None:
+def load(server: PostgresServer, path: Path, expected: dict[str, str]) -> None:
     """Load a restored dump into a fresh database: the same rows, and they say the same."""
     server.sql("DROP DATABASE IF EXISTS fresh", "postgres")
     server.sql("CREATE DATABASE fresh", "postgres")
@@ -280,10 +225,10 @@ def load(server: Server, path: Path, sums: dict[str, str]) -> None:
             stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=120,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-    assert server.sums("fresh") == sums
+    assert sums(server, "fresh") == expected
 
 
-def test_a_dump_that_fails(server: Server, tmp_path: Path) -> None:
+def test_a_dump_that_fails(server: PostgresServer, tmp_path: Path) -> None:
     """A table that is gone, a server that hangs up: no snapshot of half a dump."""
     with packstone.init(tmp_path / "repository") as repository:
         for words in (["-t", "no_such_table"], ["--no-such-option"]):
@@ -300,7 +245,7 @@ def test_a_dump_that_fails(server: Server, tmp_path: Path) -> None:
         assert repository.snapshots() == []
 
 
-def end_dumps(server: Server) -> None:
+def end_dumps(server: PostgresServer) -> None:
     server.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg_dump'",
         "postgres",

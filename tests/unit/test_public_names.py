@@ -49,8 +49,30 @@ NAMES = {
     "Snapshot",
     "Argon2",
     "ListedKey",
+    "Estimate",
+    "JobAdvice",
+    "JobPlan",
+    "Rehearsal",
+    "Slope",
+    "RepositoryAdvice",
+    "advise_jobs",
+    "plan_jobs",
+    "rehearse_job",
     "check_names",
     "import_key",
+    "configured_passphrase",
+    "JobReport",
+    "RunReport",
+    "run_jobs",
+    "passphrase_from_file",
+    "Job",
+    "RepositoryTarget",
+    "Schedule",
+    "Strategy",
+    "find_doubts",
+    "find_schedule",
+    "is_due",
+    "load_strategy",
 }
 
 ERRORS = {
@@ -64,6 +86,7 @@ ERRORS = {
     "ObjectMissing",
     "StorageFull",
     "StorageUnavailable",
+    "StrategyInvalid",
     "GenerationChanged",
     "IndexWrong",
     "Damaged",
@@ -100,6 +123,7 @@ METHODS = {
     "snapshot_stream",
     "snapshot_command",
     "restore",
+    "estimate_restore",
     "forget",
     "snapshots",
     "snapshot_groups",
@@ -141,7 +165,7 @@ def test_every_name_is_there_and_documented() -> None:
 
 
 def test_repository_has_these_methods() -> None:
-    public = {name for name in vars(packstone.Repository) if not name.startswith("_")}
+    public = {name for name in dir(packstone.Repository) if not name.startswith("_")}
     assert public >= METHODS
     for name in public:
         assert inspect.getdoc(getattr(packstone.Repository, name)), f"{name} has no docstring"

@@ -30,7 +30,12 @@ def cat(
     path: bytes | None,
     tag: str | None,
 ) -> int:
-    """Print the file at PATH in SNAPSHOT; only the chunks that it needs are read."""
+    """Print the file at PATH in SNAPSHOT; only the chunks that it needs are read.
+
+    \b
+    packstone cat latest:/srv/crm/contacts.csv
+    packstone cat latest~1:/crm.sql --offset 1GiB --length 1MiB
+    """
     if session.json:
         raise UsageError("cat prints bytes and has no --json")
     name, inside = split_place(place)

@@ -54,6 +54,13 @@ def check(
 ) -> int:
     """Check that packs, index, trees and snapshots agree.
 
+    \b
+    packstone check
+    packstone check --read-data
+    packstone check --subset 5%
+    packstone check --max-time 2h
+    packstone check --names-only
+
     Every pack is read and compared with its name; --read-data decodes every object too.
     --subset, --max-time and --pack read the data of some packs; of the others the footers are
     read, and with --pack nothing. When a pack was verified is kept in the repository.

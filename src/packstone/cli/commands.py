@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from packstone.cli import render
-from packstone.cli.session import Session, global_options
+from packstone.cli.session import Session, config_option, global_options
 from packstone.errors import PackstoneError, UsageError
 from packstone.version import VERSION
 
@@ -40,6 +40,12 @@ COMMANDS = {
     "check": "check",
     "repair": "repair",
     "key": "key",
+    "run": "run",
+    "config": "config",
+    "schedule": "schedule",
+    "plan": "plan",
+    "rehearse": "rehearse",
+    "advise": "advise",
     "completion": "completion",
 }
 
@@ -71,6 +77,7 @@ def _complete_snapshots(command: click.Command) -> None:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="packstone", message="%(prog)s %(version)s")
+@config_option
 @global_options
 def packstone() -> None:
     """Deduplicating snapshots of large data sets.

@@ -13,7 +13,10 @@ from packstone.cli import render
 def completion(shell: str) -> int:
     """Print the script that completes commands, snapshots and paths inside them.
 
-    For bash: packstone completion bash > ~/.local/share/bash-completion/completions/packstone
+    \b
+    packstone completion bash > ~/.local/share/bash-completion/completions/packstone
+    packstone completion zsh > ~/.zfunc/_packstone
+    packstone completion fish > ~/.config/fish/completions/packstone.fish
     """
     from packstone.cli.commands import COMPLETE, packstone
 

@@ -35,6 +35,11 @@ def copy(
 ) -> int:
     """Copy snapshots, by default all, to another repository.
 
+    \b
+    packstone copy --to /media/disk/crm --dry-run
+    packstone copy --to /media/disk/crm --verify
+    packstone copy --to /media/disk/crm latest latest~1
+
     What is there already does not travel. Made with `init --like`, or plain as this one is, it
     takes chunks as they are stored; any other cuts them anew. The passphrase of the other one is
     PACKSTONE_TO_PASSPHRASE (or _FILE, _COMMAND), without any of these the same as here.

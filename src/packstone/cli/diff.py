@@ -63,6 +63,11 @@ def diff(
 ) -> int:
     """Tell what was added (+), removed (-), changed (M, only attributes U, type T), renamed (R).
 
+    \b
+    packstone diff latest~1 latest
+    packstone diff latest~7:/srv/crm latest
+    packstone diff latest --against /srv/crm --read-data
+
     A place without a PATH takes that of the other one; `:/` is the root of a snapshot. With
     --against a snapshot without a PATH is looked at where PATH is.
     """

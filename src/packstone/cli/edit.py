@@ -30,6 +30,11 @@ def tag(
 ) -> int:
     """Change the tags of SNAPSHOTs, or of all that --host, --path and --tag let through.
 
+    \b
+    packstone tag latest --add audited
+    packstone tag --host old-server --remove nightly
+    packstone tag 3f2a91c4 --set yearly
+
     A changed snapshot gets a new id; its first one stays known as `original_id`. `--set ''`
     takes all tags off.
     """
@@ -91,6 +96,11 @@ def rewrite(
     tags: tuple[str, ...],
 ) -> int:
     """Drop paths from SNAPSHOTs, or from all that --host, --path and --tag let through.
+
+    \b
+    packstone rewrite --exclude secret.key --dry-run
+    packstone rewrite --exclude secret.key --forget
+    packstone rewrite latest --exclude '*.tmp'
 
     The bytes stay in the repository until the old versions are forgotten and it is pruned;
     `prune --rebase` leaves nothing of them even inside deltas.

@@ -57,6 +57,11 @@ def find(
 ) -> int:
     """Find paths that fit a PATTERN in all snapshots, and say what became of them.
 
+    \b
+    packstone find '*.csv'
+    packstone find -i 'letter*' --type f --newer '2026-01-31 12:00'
+    packstone find --size +1GiB --snapshot latest
+
     Patterns are those of --exclude. A path is listed with all its versions if one of them fits:
     when it was new, its content or attributes changed, and when it was gone.
     """

@@ -90,6 +90,11 @@ def forget(
 ) -> int:
     """Forget snapshots: those that no --keep option keeps, or those that are named.
 
+    \b
+    packstone forget --keep-daily 14 --keep-monthly 24 --dry-run
+    packstone forget --keep-within 30d --keep-tag audited --prune
+    packstone forget 3f2a91c4
+
     What one rule keeps no other gives up. A snapshot from the future is kept and takes no
     other's place. Space comes free only when unneeded data is pruned.
     """

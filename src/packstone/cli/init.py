@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--index-dir",
     type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
     help="Keep the index here (default: in the repository on fixed local disks).",
 )
 @click.option(
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--level",
     type=click.IntRange(1, 19),
+    metavar="N",
     default=3,
     show_default=True,
     help="zstd level.",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--delta-versions",
     type=click.IntRange(2, 1024),
+    metavar="N",
     default=64,
     show_default=True,
     help="Versions of a chunk that stand on one whole copy, at most.",
@@ -76,6 +79,12 @@ def init(
     **options: Any,
 ) -> int:
     """Create a repository at REPO, a path or a URL.
+
+    \b
+    packstone init /backup/crm
+    packstone init --plain /backup/public
+    packstone init --like /backup/crm /media/disk/crm
+    packstone init s3://bucket/prefix
 
     It is encrypted if a passphrase is configured or can be asked for. Without either, --plain
     must be said.

@@ -20,7 +20,12 @@ def cost_options(command: Command) -> Command:
     """Add the options that say what one guess of a passphrase costs."""
     options = [
         click.option(
-            "--kdf-time", type=int, default=3, show_default=True, help="Passes of Argon2id."
+            "--kdf-time",
+            type=int,
+            metavar="N",
+            default=3,
+            show_default=True,
+            help="Passes of Argon2id.",
         ),
         click.option(
             "--kdf-memory",
@@ -31,7 +36,12 @@ def cost_options(command: Command) -> Command:
             help="Memory of Argon2id.",
         ),
         click.option(
-            "--kdf-lanes", type=int, default=4, show_default=True, help="Lanes of Argon2id."
+            "--kdf-lanes",
+            type=int,
+            metavar="N",
+            default=4,
+            show_default=True,
+            help="Lanes of Argon2id.",
         ),
     ]
     for option in reversed(options):
@@ -58,7 +68,11 @@ def key() -> None:
 @global_options
 @click.pass_obj
 def list_keys(session: Session) -> int:
-    """List the key slots; the one that opened this session is marked."""
+    """List the key slots; the one that opened this session is marked.
+
+    \b
+    packstone key list
+    """
     with session.open() as repository:
         rows = repository.keys()
     if session.json:
@@ -106,6 +120,10 @@ def add(
 ) -> int:
     """Let one more passphrase, or a recovery key, open the repository.
 
+    \b
+    packstone key add --recovery > recovery-key-to-print
+    packstone key add --label deputy --new-passphrase-file deputy.txt
+
     The new passphrase comes from --new-passphrase-file, PACKSTONE_NEW_PASSPHRASE and its kin,
     or a prompt.
     """
@@ -137,6 +155,9 @@ def add(
 def remove(session: Session, slot: str) -> int:
     """Remove the key whose id starts with ID; the last one cannot be removed.
 
+    \b
+    packstone key remove 3f2a91c4
+
     Who has copied the repository and knows the old passphrase can still open that copy.
     """
     with session.open() as repository:
@@ -150,7 +171,12 @@ def remove(session: Session, slot: str) -> int:
 @global_options
 @click.pass_obj
 def passwd(session: Session, /, new_passphrase_file: str | None, **options: Any) -> int:
-    """Replace the passphrase that opens this session by another."""
+    """Replace the passphrase that opens this session by another.
+
+    \b
+    packstone key passwd
+    packstone key passwd --new-passphrase-file new.txt
+    """
     cost = cost_of(options)
     with session.open() as repository:
         repository.keys()
@@ -165,6 +191,10 @@ def passwd(session: Session, /, new_passphrase_file: str | None, **options: Any)
 @click.pass_obj
 def export(session: Session, slot: str, output: str | None) -> int:
     """Print a key slot as text, to keep on paper or in a file.
+
+    \b
+    packstone key export
+    packstone key export --output key-slot-to-print 3f2a91c4
 
     Losing all of the repository's `keys/` loses everything; an export brings a slot back. It
     still needs its passphrase.
@@ -189,7 +219,11 @@ def export(session: Session, slot: str, output: str | None) -> int:
 @global_options
 @click.pass_obj
 def import_slot(session: Session, file: str) -> int:
-    """Put an exported key slot back from FILE, or from standard input with '-'."""
+    """Put an exported key slot back from FILE, or from standard input with '-'.
+
+    \b
+    packstone key import key-slot-to-print
+    """
     import packstone
 
     location = session.location()

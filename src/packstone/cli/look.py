@@ -42,7 +42,13 @@ def snapshots(
     paths: tuple[bytes, ...],
     tags: tuple[str, ...],
 ) -> int:
-    """List the snapshots, oldest first."""
+    """List the snapshots, oldest first.
+
+    \b
+    packstone snapshots
+    packstone snapshots --tag nightly --latest 3
+    packstone snapshots --group-by host,paths
+    """
     with session.open() as repository:
         if group_by is not None:
             keys = [key.strip() for key in group_by.split(",") if key.strip()]
@@ -141,7 +147,13 @@ def ls(
     path: bytes | None,
     tag: str | None,
 ) -> int:
-    """List what is in SNAPSHOT, or at PATH in it."""
+    """List what is in SNAPSHOT, or at PATH in it.
+
+    \b
+    packstone ls latest
+    packstone ls -l -R latest:/srv/crm
+    packstone ls -R --null 3f2a91c4 | xargs -0 -n 1 echo
+    """
     if null and (long or session.json):
         raise UsageError("--null prints bare names and excludes -l and --json")
     name, inside = split_place(place)

@@ -16,6 +16,10 @@ from packstone.cli.session import Session, global_options
 def mount(session: Session, directory: str, allow_other: bool) -> int:
     """Show all snapshots as read-only directories below DIR.
 
+    \b
+    packstone mount /mnt/snapshots
+    packstone mount --allow-other /mnt/snapshots
+
     They stand under ids, times, hosts and tags. Runs until it is interrupted or DIR is unmounted
     (`umount DIR`), and holds no lock: a prune does not wait for it.
     """

@@ -20,49 +20,18 @@ _TRIES = 3  # to type the same twice
 def configured(whose: str = OWN) -> str | bytes | None:
     """Return the passphrase that the environment leads to, None if it names no source.
 
-    Of several sources the variable itself wins, then the file, then the command. Raises
-    WrongPassphrase when the source gives none.
+    Raises WrongPassphrase when the source gives none.
     """
-    if value := os.environ.get(f"{whose}_PASSPHRASE"):
-        return value
-    name = f"{whose}_PASSPHRASE_FILE"
-    if path := os.environ.get(name):
-        return from_file(path, name)
-    name = f"{whose}_PASSPHRASE_COMMAND"
-    if command := os.environ.get(name):
-        return _from_command(command, name)
-    return None
+    import packstone
+
+    return packstone.configured_passphrase(whose)
 
 
 def from_file(path: str, source: str) -> bytes:
     """Return what a file holds, but for the newline at its end; `source` is for messages."""
-    try:
-        with open(path, "rb") as file:
-            return _line(file.read(1 << 20), source)
-    except OSError as error:
-        raise WrongPassphrase(f"{source}: cannot read the file: {error.strerror}") from error
+    import packstone
 
-
-def _from_command(command: str, source: str) -> bytes:
-    import shlex
-    import subprocess
-
-    try:
-        # Its errors go to the terminal; a prompt of its own may be what it is for.
-        done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, check=False)
-    except (OSError, ValueError) as error:
-        raise WrongPassphrase(f"{source}: cannot run the command: {error}") from error
-    if done.returncode:
-        raise WrongPassphrase(f"{source}: the command ended with {done.returncode}")
-    return _line(done.stdout, source)
-
-
-def _line(data: bytes, source: str) -> bytes:
-    """Return data without the newline that editors and commands put at the end."""
-    line = data.removesuffix(b"\n").removesuffix(b"\r")
-    if not line:
-        raise WrongPassphrase(f"{source}: there is no passphrase in it")
-    return line
+    return packstone.passphrase_from_file(path, source)
 
 
 def can_ask() -> bool:

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 def prune(session: Session, max_unused: float, rebase: bool, dry_run: bool) -> int:
     """Delete what no snapshot needs any more.
 
+    \b
+    packstone prune
+    packstone prune --dry-run
+    packstone prune --rebase --max-unused 0%
+
     Packs that nobody needs go first, so it works on a full disk; others are written anew before
     the old ones go. It can be stopped at any moment and run again. Exit code 14 means that some
     pack with damage had to stay.

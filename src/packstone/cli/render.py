@@ -202,6 +202,25 @@ def requests(counts: dict[str, int]) -> str:
     )
 
 
+def estimate(found: packstone.Estimate) -> str:
+    """Return how long something will take, for people: with its range and what it rests on."""
+    low, high = duration(found.low), duration(found.high)
+    return f"about {duration(found.seconds)} ({low} to {high}): {found.basis}"
+
+
+def estimate_document(found: packstone.Estimate | None) -> dict[str, Any] | None:
+    """Return an estimate for JSON, times in seconds; None where nothing was measured."""
+    if found is None:
+        return None
+    return {
+        "seconds": found.seconds,
+        "low": found.low,
+        "high": found.high,
+        "basis": found.basis,
+        "samples": found.samples,
+    }
+
+
 def document(value: Any) -> None:
     """Write one JSON document to stdout."""
     import json
@@ -231,20 +250,20 @@ def document_list(rows: Iterable[dict[str, Any]]) -> None:
 
 def failure(error: PackstoneError, as_json: bool) -> None:
     """Tell an error: message and hint on stderr, and with `as_json` the object on stdout."""
+    mistakes = getattr(error, "mistakes", ())
     message(f"error: {error.message}")
+    for mistake in mistakes:
+        message(f"  {mistake}")
     if error.hint:
         message(f"hint: {error.hint}")
     if as_json:
-        document(
-            {
-                "error": {
-                    "kind": error.kind,
-                    "message": error.message,
-                    "hint": error.hint,
-                    "exit_code": error.exit_code,
-                }
-            }
-        )
+        told = {
+            "kind": error.kind,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        document({"error": told | ({"mistakes": list(mistakes)} if mistakes else {})})
 
 
 def os_error(error: OSError) -> str:

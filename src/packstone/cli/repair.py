@@ -35,6 +35,10 @@ def repair() -> None:
 def index(session: Session, force: bool) -> int:
     """Make the index agree with the packs.
 
+    \b
+    packstone repair index
+    packstone repair index --force
+
     It is compared with the footers of all packs and made anew from them where it is wrong. The
     packs are never touched.
     """
@@ -79,6 +83,11 @@ def _tell_index(session: Session, result: packstone.RepairIndexResult) -> None:
 @click.pass_obj
 def packs_(session: Session, packs: tuple[str, ...], source: str | None) -> int:
     """Save what can be read of damaged packs.
+
+    \b
+    packstone repair packs
+    packstone repair packs --from /media/disk/crm
+    packstone repair packs 3f2a91
 
     Reads all packs, or those whose ids begin so. What is whole in a damaged one is written into
     new packs; only then is it moved to quarantine. What is lost is named: the next snapshot of
@@ -197,6 +206,10 @@ def _tell_hit(session: Session, snapshots: tuple[str, ...], paths: tuple[bytes, 
 @click.pass_obj
 def snapshots_(session: Session, snapshots: tuple[str, ...], forget: bool, dry_run: bool) -> int:
     """Write snapshots that have lost something again, without it.
+
+    \b
+    packstone repair snapshots --dry-run
+    packstone repair snapshots --forget
 
     Files that are lost keep their names in the new snapshot, and a restore of it names them. Run
     `repair packs` first: a chunk in a damaged record that is still there counts as present. The

@@ -68,6 +68,12 @@ def restore(
 ) -> int:
     """Restore SNAPSHOT below DIR, or what is at PATH in it directly into DIR.
 
+    \b
+    packstone restore latest --target /tmp/all
+    packstone restore latest:/srv/crm --target /tmp/crm
+    packstone restore 3f2a91c4 --target /tmp/some --include '*.csv'
+    packstone restore latest --in-place --overwrite changed --delete --dry-run
+
     SNAPSHOT is the beginning of an id, `latest`, or `latest~2` for the one two before it. A
     restore that was interrupted goes on when it is run again with --overwrite changed.
     """
@@ -79,6 +85,14 @@ def restore(
     listing = _Listing(session, dry_run)
     with session.open() as repository:
         row = repository.find_snapshot(name, host=host, path=path, tag=tag)
+        estimate = None
+        if not dry_run:
+            estimate = repository.estimate_restore(
+                row.id, path=inside, include=include, exclude=exclude, verify=verify
+            )
+            if estimate is not None and not (session.json or session.quiet):
+                most = "at most " if overwrite else ""  # what is there already may be right
+                render.message(f"this takes {most}{render.estimate(estimate)}")
         with progress.shown(session, "restore") as report:
             result = repository.restore(
                 row.id,
@@ -93,8 +107,13 @@ def restore(
                 dry_run=dry_run,
                 sparse=sparse,
                 owner=not no_owner,
+                estimated_seconds=estimate.seconds if estimate is not None else 0.0,
                 progress=report,
                 report=listing.add if listing.wanted else None,
+            )
+        if dry_run:
+            estimate = repository.estimate_restore(
+                row.id, verify=verify, content=(result.bytes_written, result.files_restored)
             )
     render.problems(result.errors)
     session.warn(result.warnings)
@@ -113,12 +132,15 @@ def restore(
             "errors": render.problem_rows(result.errors),
             "warnings": list(result.warnings),
             "seconds": result.seconds,
+            "estimate": render.estimate_document(estimate),
         }
         if listing.wanted:
             found["changes"] = listing.rows
         session.document(found)
     elif not session.quiet:
         _tell(result, row.id, target, dry_run)
+        if dry_run and estimate is not None:
+            render.line(f"  it would take {render.estimate(estimate)}")
     return 3 if result.errors else 0
 
 

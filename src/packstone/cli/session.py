@@ -28,6 +28,7 @@ class Session:
 
     __slots__ = (
         "_told",
+        "config",
         "json",
         "limit_download",
         "limit_upload",
@@ -41,6 +42,7 @@ class Session:
 
     def __init__(self) -> None:
         self.repository: str | None = None
+        self.config: str | None = None
         self.json = False
         self.quiet = False
         self.verbose = 0
@@ -81,6 +83,15 @@ class Session:
                 self.warn(repository.warnings)
                 repository.close()  # gives the lock back, which is a request too
                 self.count(repository.requests())
+
+    def strategy(self) -> packstone.Strategy:
+        """Read the strategy that --config or the environment names, or the first that is found.
+
+        Raises UsageError.
+        """
+        import packstone
+
+        return packstone.load_strategy(self.config)
 
     def count(self, requests: dict[str, int]) -> None:
         """Add to what was asked of storages; tell it to whoever wants to hear more."""
@@ -195,3 +206,19 @@ def global_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def config_option(command: Command) -> Command:
+    """Add --config, which commands that carry out a strategy have."""
+    option = click.option(
+        "--config",
+        "config",
+        metavar="FILE",
+        envvar="PACKSTONE_CONFIG",
+        expose_value=False,
+        is_eager=True,
+        callback=_store,
+        help="The strategy (default: packstone.toml here, in ~/.config/packstone or in "
+        "/etc/packstone). [env: PACKSTONE_CONFIG]",
+    )
+    return option(command)

@@ -28,6 +28,11 @@ _BAR = 30  # characters of the longest one
 def stats(session: Session, names: tuple[str, ...], growth: bool, png: str | None) -> int:
     """Say how much is stored, what it takes, and what deltas save.
 
+    \b
+    packstone stats
+    packstone stats latest latest~1
+    packstone stats --growth --png growth.png
+
     Of each SNAPSHOT: what is in it, each object once, and what these take; what no older one
     has; and what would come free if it alone were forgotten and the repository pruned.
     """

@@ -13,31 +13,20 @@ from typing import Any, TypeVar
 
 import click
 
+from packstone.quantities import parse_size
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_SIZE = re.compile(r"(\d+)(?:\.(\d+))?\s*([KMGTP]?)(i?B?)", re.IGNORECASE | re.ASCII)
 _SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd]?)", re.IGNORECASE | re.ASCII)
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?)\s*%", re.ASCII)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
 def size(text: str) -> int:
-    """Return bytes for `128KiB`, `64M`, `1.5 GiB` or `4096`; raise BadParameter otherwise.
-
-    A lone letter counts in powers of 1,024, as restic's does. `KB` and the like are refused:
-    half of the users would mean 1,000.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise click.BadParameter(f"{text!r} is not a size such as 128KiB, 64MiB or 1GiB.")
-    whole, fraction, letter, suffix = match.groups()
-    if letter and suffix.upper() == "B":
-        raise click.BadParameter(f"{text!r} can be read in two ways, say {letter.upper()}iB.")
-    if not letter and suffix.upper() == "IB":
-        raise click.BadParameter(f"{text!r} is not a size such as 128KiB, 64MiB or 1GiB.")
-    unit: int = 1024 ** _POWERS[letter.upper()]
-    # integers all the way: a float loses bytes from 8 PiB on
-    return int(whole) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+    """Return bytes for `128KiB`, `64M`, `1.5 GiB` or `4096`; raise BadParameter otherwise."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def size_bounds(text: str) -> tuple[int | None, int | None]:

@@ -1,8 +1,8 @@
 """Verify a repository: packs, index, trees, chunks, and with data every object.
 
-Writes nothing but the dates of what it verified, and goes on after every finding; each names the
-pack, record, snapshots and files it hits. Memory grows with the number of directories and
-packs, not with chunks.
+Writes nothing but the dates of what it verified and how fast that was, and goes on after every
+finding; each names the pack, record, snapshots and files it hits. Memory grows with the number
+of directories and packs, not with chunks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from packstone.operations.check_choice import Candidate, Choice
 from packstone.operations.check_damage import Damage, transient
 from packstone.operations.check_packs import Depth, PackReport, check_pack
 from packstone.operations.check_trees import TreeChecker
+from packstone.operations.measured import keep_check
 from packstone.operations.results import CheckResult, Finding, ProgressFunction, Ticker, Verified
 from packstone.operations.storing import Workers
 from packstone.repository.history import VerifiedDates
@@ -53,6 +54,8 @@ class _Checker:
         self._packs: dict[str, int] = {}  # id → size
         self._whole: list[str] = []  # packs verified in this run
         self._suspect: set[str] = set()  # packs with anything wrong
+        self._raw_size = 0  # of the objects that were read, before compression
+        self._read_seconds = 0.0
 
     def small_objects(self) -> None:
         """Check what is small, each twice if need be, and list the snapshots."""
@@ -174,6 +177,7 @@ class _Checker:
         """Read packs in their order, at least one, until time is over."""
         result = self.result
         total = sum(each.size for each in packs)
+        started = time.monotonic()
         deadline = None if max_seconds is None else self._monotonic() + max_seconds
         begun = False
 
@@ -186,6 +190,8 @@ class _Checker:
         for report in self._look(workers, packs, self._depth, go_on):
             result.packs_checked += 1
             result.bytes_read += report.bytes_read
+            self._raw_size += report.raw_size
+            self._read_seconds = time.monotonic() - started
             self._tick(
                 result.packs_checked, result.bytes_read, files_total=len(packs), bytes_total=total
             )
@@ -248,6 +254,11 @@ class _Checker:
             sum(self._packs[pack_id] for pack_id in verified),
             min(verified.values(), default=0),
         )
+
+    def keep_rate(self) -> None:
+        """Keep how fast data was read, if all of it was good."""
+        if self._depth == Depth.DATA:
+            keep_check(self._repository, self.result, self._raw_size, self._read_seconds)
 
     def snapshots(self) -> None:
         """Check all trees; tell what nothing reaches if all of them could be read."""
@@ -332,5 +343,6 @@ def check_repository(
     result = checker.result
     result.errors = list(checker.damage.findings())
     result.warnings = list(repository.warnings)
+    checker.keep_rate()
     result.seconds = time.monotonic() - started
     return result

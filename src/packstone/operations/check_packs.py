@@ -62,6 +62,7 @@ class PackReport(NamedTuple):
     transient: list[Problem]
     opened: bool
     verified: bool
+    raw_size: int = 0  # of all objects, before compression
 
 
 class _Records:
@@ -312,6 +313,7 @@ def check_pack(
         list(transient.values()),
         look.pack is not None,
         verified,
+        sum(row.raw_size for row in look.pack.rows) if look.pack is not None else 0,
     )
 
 

@@ -17,6 +17,7 @@ from packstone.errors import UsageError
 from packstone.model import Entry
 from packstone.operations.browse import directory_id, find_path
 from packstone.operations.facade import Repository
+from packstone.operations.passphrases import configured_passphrase
 from packstone.operations.snapshot_files import AheadReader, SnapshotFiles
 
 _BUFFER = 1 << 20  # bytes
@@ -27,7 +28,7 @@ class PackstoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """Snapshots of one repository as a file system of fsspec.
 
     `repo` is a path or URL, `passphrase` opens an encrypted one; without it the variables
-    PACKSTONE_PASSPHRASE and PACKSTONE_PASSPHRASE_FILE count, and for `repo` PACKSTONE_REPO.
+    PACKSTONE_PASSPHRASE, _FILE and _COMMAND count, and for `repo` PACKSTONE_REPO.
     """
 
     protocol = "packstone"
@@ -38,7 +39,7 @@ class PackstoneFileSystem(AbstractFileSystem):  # type: ignore[misc]
         location = repo or os.environ.get("PACKSTONE_REPO", "")
         if not location:
             raise UsageError("no repository is named", hint='storage_options={"repo": "/path"}')
-        self._repository = Repository(location, passphrase=passphrase or _from_environment)
+        self._repository = Repository(location, passphrase=passphrase or configured_passphrase)
         self._objects = self._repository._objects
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
         self._files = SnapshotFiles(self._objects.reader, threads)
@@ -149,13 +150,3 @@ class _File(io.RawIOBase):
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-
-def _from_environment() -> str | bytes | None:
-    if value := os.environ.get("PACKSTONE_PASSPHRASE"):
-        return value
-    path = os.environ.get("PACKSTONE_PASSPHRASE_FILE")
-    if not path:
-        return None
-    with open(path, "rb") as file:
-        return file.read().removesuffix(b"\n")

@@ -5,9 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from packstone.filesystem.ignore import Rules
-from packstone.operations.results import ProgressFunction, ReportFunction
+if TYPE_CHECKING:
+    from packstone.filesystem.ignore import Rules
+    from packstone.operations.results import ProgressFunction, ReportFunction
+
+MAX_UNUSED = 0.05  # of a pack, before prune writes it anew
+
+
+def _no_rules() -> Rules:
+    from packstone.filesystem.ignore import Rules  # patterns cost an import that few verbs need
+
+    return Rules()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -17,7 +27,7 @@ class SnapshotOptions:
     tags: Sequence[str] = ()
     host: str | None = None
     time_ns: int | None = None
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules = field(default_factory=_no_rules)
     read_all: bool = False
     ignore_inode: bool = False
     parent: str | None = None
@@ -38,7 +48,8 @@ class RestoreOptions:
     (the target must be empty), "changed", "never" or "always". With "changed" a file of the
     same size and time is taken for unchanged unless `read_data`; any other is compared. `delete`
     removes what the snapshot has not. `verify` reads every file back from the disk. `report` is
-    told each change as it is decided.
+    told each change as it is decided. `estimated_seconds` is what was said of its time before,
+    kept beside the time that it takes.
     """
 
     include: Sequence[str] = ()
@@ -53,3 +64,4 @@ class RestoreOptions:
     threads: int = 1
     progress: ProgressFunction | None = None
     report: ReportFunction | None = None
+    estimated_seconds: float = 0.0

@@ -14,6 +14,7 @@ from packstone.errors import PackstoneError, TargetError, UsageError
 from packstone.filesystem.confine import Target
 from packstone.model import Entry, Problem
 from packstone.operations.browse import directory_id, find_path, split_path
+from packstone.operations.measured import keep_restore
 from packstone.operations.options import RestoreOptions
 from packstone.operations.restore_parents import Parents
 from packstone.operations.restore_tree import TreeRestorer, has_lost
@@ -50,6 +51,7 @@ def restore_snapshot(
     else:
         _restore_below(repository, row, target, path, options, result)
     result.seconds = time.monotonic() - started
+    keep_restore(repository, row, options, result)
     return result
 
 

@@ -32,6 +32,7 @@ from packstone.operations.results import SnapshotResult, Ticker
 from packstone.operations.storing import ChunkStore, Workers, drain
 from packstone.repository.contents import ContentWriter
 from packstone.repository.fetching import Fetching
+from packstone.repository.publishing import publish_footers
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import find_parent, resolve
 from packstone.repository.trees import DirectoryWriter
@@ -101,6 +102,7 @@ class _Session:
         if options.dry_run or (options.skip_if_unchanged and self._is_unchanged(tree)):
             self.writer.finish()
         else:
+            self.writer.finish()  # now it is known what the snapshot takes
             snapshot = msgspec.structs.replace(
                 self.draft,
                 tree=tree,
@@ -113,10 +115,14 @@ class _Session:
                     "dirs": result.dirs,
                     "bytes_total": result.bytes_total,
                     "errors": len(result.errors),
+                    # what a later estimate of time and growth is made from
+                    "bytes_read": result.bytes_read,
+                    "bytes_stored": self.writer.bytes_stored,
+                    "duration_ns": int((time.monotonic() - self.started) * 1e9),
                 },
             )
             result.snapshot_id = self.writer.commit(snapshot)
-            self._repository.keep_bundles(self.writer.packs_written)
+            publish_footers(self._repository, self.writer.packs_written)
         result.bytes_added = self.writer.bytes_added
         result.bytes_stored = self.writer.bytes_stored
         result.chunks_new = self.writer.chunks_new

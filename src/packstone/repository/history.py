@@ -1,5 +1,7 @@
 """What is worth keeping and cannot be derived: when which pack was verified.
 
+The rates that were measured stand in objects of the same kind of file: `rates`.
+
 Implements docs/format.md §12. Hints only: no byte counts as good because of what stands here,
 and what is damaged, unknown or gone costs a verification more. Invariants: a reader takes a
 bounded number of bytes whatever the storage holds, and objects are merged before they get many.
@@ -55,10 +57,13 @@ def read_records(
     kind: str,
     decode: Callable[[bytes, str], T],
     warn: Callable[[str], None],
+    *,
+    largest: int = MAX_ENVELOPE,
 ) -> Iterator[Stored[T]]:
     """Yield the readable objects of a kind; what is damaged is warned of. StorageError.
 
     `decode` turns the data of this kind, and a name for messages, into a value or raises Damaged.
+    Objects above `largest` bytes are passed over unread.
     """
     left = MOST_READ
     damaged: list[Damaged] = []
@@ -67,6 +72,8 @@ def read_records(
     except ObjectMissing:  # nothing else is lost with the folder
         return
     for object_id, size in listed[:MOST_OBJECTS]:
+        if size > largest:
+            continue
         name = history_name(object_id)
         left -= size
         if left < 0:

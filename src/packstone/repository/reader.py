@@ -172,6 +172,10 @@ class ObjectReader:
         self._doubts += 1
         if self._doubts <= _MOST_DOUBTS:
             self._failures = {}
+        self.release()
+
+    def release(self) -> None:
+        """Drop records that are kept in memory, for whoever will not want them again."""
         with self._lock:
             self._cache.clear()
             self._cache_size = 0
@@ -283,7 +287,5 @@ class ObjectReader:
         self._heals += 1
         self._failures = {}
         self._records.forget_seals()
-        with self._lock:
-            self._cache.clear()
-            self._cache_size = 0
+        self.release()
         return True

@@ -6,13 +6,11 @@ handed out works on a repository whose format and features this program knows, u
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 from packstone.codec.compression import Compressor
@@ -22,13 +20,11 @@ from packstone.codec.keys import Argon2, Secrets, check_new
 from packstone.errors import (
     Damaged,
     ObjectMissing,
-    StorageError,
     StorageFull,
     UsageError,
     WrongPassphrase,
 )
-from packstone.model import MIB
-from packstone.repository import bundles, keyring, layout
+from packstone.repository import keyring, layout
 from packstone.repository.bases import BaseFinder
 from packstone.repository.index import Index
 from packstone.repository.known import (
@@ -39,12 +35,11 @@ from packstone.repository.known import (
     remember,
     remember_index,
 )
-from packstone.repository.layout import Config, State, pack_name
+from packstone.repository.layout import Config, State
 from packstone.repository.locks import Waiting
 from packstone.repository.opening import prepare_locks, storage_at, take_lock
-from packstone.repository.pack_reading import read_footer_of
 from packstone.repository.reader import ObjectReader
-from packstone.repository.reserve import keep_reserve, release_reserve
+from packstone.repository.reserve import keep_reserve, release_reserve, room_on
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.sweep import Sweep, newest, read_newest_state
 from packstone.repository.view import discard_view
@@ -251,44 +246,14 @@ class ObjectRepository:
         if directory is not None:
             release_reserve(directory)
 
-    def keep_bundles(self, written: Sequence[str]) -> None:
-        """Publish the footers of packs that this machine wrote, when there are many of them.
+    def room(self) -> int | None:
+        """Return the bytes that packs may take on the disk; None where nobody can say.
 
-        Whatever becomes of it: nothing depends on bundles.
+        The index is left as much as it has: in the worst case it writes all of its pages anew.
         """
-        if self.storage.is_far:
-            with contextlib.suppress(StorageError):
-                self._keep_bundles(written)
-
-    def _keep_bundles(self, written: Sequence[str]) -> None:
-        from packstone.repository.cached import CachedStorage
-
-        assert isinstance(self.storage, CachedStorage)
-        sizes = {pack_id: size for pack_id, size, _kind, _count in self.index.counts()}
-        unbundled = [each for each in self.storage.unbundled() if each in sizes]
-        unbundled += [each for each in written if each in sizes]
-        is_due = len(unbundled) > bundles.FEW
-        rows: list[bundles.Row] = []
-        for pack_id in unbundled:
-            size = sizes[pack_id]
-            # Records may leave the cache before there are enough packs: now a footer costs nothing.
-            if is_due or self.storage.is_quick(pack_name(pack_id), max(0, size - MIB), MIB):
-                with contextlib.suppress(Damaged):
-                    footer = self.storage.footer(pack_id, partial(self._footer, pack_id, size))
-                    rows.append(bundles.Row(bytes.fromhex(pack_id), size, footer))
-        self.storage.note_unbundled(unbundled)
-        if is_due:
-            bundles.write_bundles(self.storage, self.sealer, self.random, rows)
-            self.storage.note_unbundled([])
-
-    def _footer(self, pack_id: str, size: int) -> bytes:
-        return read_footer_of(self.storage, pack_id, size, self.sealer)
-
-    def renew_bundles(self) -> None:
-        """Let bundles follow a sweep; whatever becomes of it."""
-        if self.storage.is_far:
-            with contextlib.suppress(StorageError):
-                bundles.renew_bundles(self.storage, self.sealer, self.random, self._footer)
+        directory = as_directory(self.storage)
+        room = None if directory is None else room_on(directory)
+        return None if room is None else room - self.index.size()
 
     def generation(self) -> bytes:
         """Return the generation; raises Damaged when the state is older than one seen before."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from packstone.repository.retention import Retention
 
@@ -37,7 +37,8 @@ class RepositoryTarget:
     """A repository by the name that jobs call it.
 
     With a `label` it is on an archive disk: `location` is then a path on the filesystem of that
-    label, which may be absent. `max_size` is what it may take, if that is not the whole disk.
+    label, relative to its root; the disk may be absent. `max_size` is what it may take, if that
+    is not the whole disk.
     """
 
     name: str
@@ -52,6 +53,8 @@ class RepositoryTarget:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathSource:
     """Files and directories of this machine."""
+
+    kind: ClassVar[str] = "paths"  # the key that begins it in the file; likewise below
 
     paths: Sequence[str]
     exclude: Sequence[str] = ()
@@ -68,6 +71,8 @@ class PostgresSource:
     Passwords come from where the client looks (`~/.pgpass`, a service file), never from here.
     """
 
+    kind: ClassVar[str] = "postgresql"
+
     databases: Sequence[str]
     host: str = ""
     port: int | None = None
@@ -80,6 +85,8 @@ class PostgresSource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MariadbSource:
     """Databases of a MariaDB or MySQL server; its client finds a password in `defaults_file`."""
+
+    kind: ClassVar[str] = "mariadb"
 
     databases: Sequence[str]
     host: str = ""
@@ -94,12 +101,16 @@ class MariadbSource:
 class SqliteSource:
     """SQLite databases, by their files."""
 
+    kind: ClassVar[str] = "sqlite"
+
     files: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSource:
     """What a command prints, stored as one file `name`; `load` takes it back on its input."""
+
+    kind: ClassVar[str] = "command"
 
     argv: Sequence[str]
     name: str
@@ -111,9 +122,12 @@ Source = PathSource | PostgresSource | MariadbSource | SqliteSource | CommandSou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckBudget:
-    """How much of a repository a run verifies afterwards: `subset` and seconds as in check."""
+    """How much of a repository a run verifies afterwards: `subset` and seconds as in check.
 
-    subset: str = ""
+    A subset is `5%`, `2/7`, or bytes; empty without one.
+    """
+
+    subset: str | int = ""
     max_seconds: float | None = None
 
 

@@ -6,7 +6,12 @@ from typing import BinaryIO, Protocol
 
 
 class Pouring(Protocol):
-    """A part while it is read; close it in any case."""
+    """A part while it is read; close it in any case.
+
+    `warnings` are complete after `finish`.
+    """
+
+    warnings: list[str]
 
     @property
     def stream(self) -> BinaryIO:
@@ -37,8 +42,8 @@ class Part(Protocol):
         """Begin to pour it out; raises CommandFailed, UsageError when the client is missing."""
         ...
 
-    def load(self, stream: BinaryIO, target: str) -> None:
-        """Play a stored stream back into `target`, which must be empty.
+    def load(self, stream: BinaryIO, target: str, *, overwrite: bool = False) -> None:
+        """Play a stored stream back into `target`, which must be empty unless `overwrite`.
 
         Raises CommandFailed with what the client said, UsageError if the target is not empty.
         """
@@ -53,4 +58,8 @@ class StreamedSource(Protocol):
 
         Raises UsageError when the client is missing, CommandFailed when a server does not answer.
         """
+        ...
+
+    def stored(self) -> list[Part]:
+        """Return the same parts for playing back; needs neither the server nor what dumps it."""
         ...
