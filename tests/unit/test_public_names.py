@@ -74,8 +74,6 @@ NAMES = {
     "find_doubts",
     "find_schedule",
     "load_strategy",
-    "configured_passphrase",
-    "passphrase_from_file",
 }
 
 ERRORS = {
