@@ -206,6 +206,39 @@ def test_a_commit_that_comes_too_early_would_be_noticed(
             row.trials += 1
 
 
+def test_a_swallowed_interrupt_would_be_noticed(
+    stages: dict[str, Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`except BaseException: pass` around the end of a pack: Ctrl-C costs files and no more."""
+    from packstone.repository.index import Index
+    from packstone.repository.writer import ObjectWriter
+
+    finish = ObjectWriter._finish
+
+    def deaf(self: ObjectWriter, pack: object) -> None:
+        try:
+            finish(self, pack)  # type: ignore[arg-type]
+        except BaseException:
+            self._failure = None
+
+    monkeypatch.setattr(ObjectWriter, "_finish", deaf)
+    present = Index.present
+    monkeypatch.setattr(
+        Index, "present", lambda self, ids: present(self, ids) if len(ids) > 1 else [True]
+    )
+    command = next(each for each in COMMANDS if each.name == "snapshot")
+    fault = FAULTS["Ctrl-C"]
+    with control("K3", "except BaseException: pass") as row, copies(stages["snapshot"]) as copy:
+        for at in range(len(calls_of(command, copy(), fault))):
+            stage = copy()
+            try:
+                done = strike(command, stage, fault, at)
+                command.judge(stage, done=done)
+            except (AssertionError, packstone.PackstoneError) as error:
+                raise Caught from error
+            row.trials += 1
+
+
 def test_an_error_taken_for_a_warning_would_be_noticed(
     stages: dict[str, Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ COMMANDS = {
     "check": "check",
     "repair": "repair",
     "key": "key",
+    "run": "run",
     "config": "config",
     "schedule": "schedule",
     "plan": "plan",

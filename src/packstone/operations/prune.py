@@ -1,7 +1,8 @@
 """Give back the space that no snapshot needs.
 
 Marks and plans under the shared lock; what nobody needs goes first, so that it works on a full
-disk; packs in partial use are written anew, durable and in the view, before the old ones go.
+disk; packs in partial use are written anew, durable and in the view, before the old ones go,
+and where the disk has no room for all of them at once, some at a time.
 Each sweep looks again, under the exclusive lock, at what it deletes (prune_proof.py).
 """
 
@@ -13,11 +14,13 @@ from dataclasses import dataclass, field
 
 from packstone.errors import Damaged, IndexWrong, ObjectMissing, RepositoryLocked
 from packstone.operations.options import MAX_UNUSED
-from packstone.operations.prune_plan import Plan, make_plan, measure
+from packstone.operations.prune_plan import PackUse, Plan, make_plan, measure, take_fitting
 from packstone.operations.prune_proof import Proof, compare_with_footers
 from packstone.operations.rebase import rebase_chunks
 from packstone.operations.repack import Repacker
 from packstone.repository.marks import Marker, Marks
+from packstone.repository.memory import trim_heap
+from packstone.repository.publishing import renew_footers
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 
@@ -95,11 +98,17 @@ class _Prune:
             # a place was marked that is none.
             if index.forgotten() == forgotten:
                 names = frozenset(row.id for row in rows)
+                self._give_back_memory()
                 return _Known(names, generation, forgotten, marker.marks, marker.wanted)
         raise ObjectMissing(
             "packs vanish while it is found out what is needed",
             hint="Nothing was deleted. Run: packstone check",
         )
+
+    def _give_back_memory(self) -> None:
+        """Let go of trees that were walked, and of the holes that footers have left."""
+        self._repository.reader.release()
+        trim_heap()
 
     def rebuild_index(self) -> bool:
         """Make the index anew from the footers, once; return whether that was done."""
@@ -136,6 +145,10 @@ class _Prune:
                 hint="Nothing was deleted. Run: packstone repair packs, take a new snapshot of "
                 "what you still have, then: packstone repair snapshots --forget",
             )
+
+    def packs(self) -> set[str]:
+        """Return the packs that are there, as far as the index knows."""
+        return set(self._repository.index.packs.values())
 
     def plan(self, known: _Known, max_unused: float) -> Plan:
         """Decide what becomes of the packs."""
@@ -220,19 +233,30 @@ class _Prune:
             raise
         return count
 
-    def rewrite(self, known: _Known, plan: Plan) -> tuple[set[str], list[str]]:
+    def take_fitting(self, rewrite: list[PackUse]) -> list[PackUse]:
+        """Return as many packs to be written anew as the disk has room for."""
+        repository = self._repository
+        return take_fitting(
+            rewrite,
+            repository.room(),
+            sealer=repository.sealer,
+            pack_size=repository.config.pack_size,
+        )
+
+    def rewrite(self, known: _Known, uses: list[PackUse]) -> tuple[set[str], list[str]]:
         """Write what is needed of packs into new ones; return those that may go, and the new."""
         writer = self._repository.writer(on_full_disk=True)
         repacker = Repacker(self._repository, writer, known.marks)
         try:
-            repacker.run(plan.rewrite, self._threads)
+            repacker.run(uses, self._threads)
             writer.finish()
         except BaseException:
             writer.abandon()
             raise
         self.result.damaged.update(repacker.damaged)
-        rewritten = {use.pack_id for use in plan.rewrite} - repacker.damaged.keys()
+        rewritten = {use.pack_id for use in uses} - repacker.damaged.keys()
         self.result.bytes_rewritten += writer.bytes_stored
+        self._give_back_memory()
         return rewritten, writer.packs_written
 
 
@@ -284,6 +308,7 @@ def prune_repository(
             _carry_out(prune, known, prune.plan(known, max_unused), max_unused, rebase)
         prune.clear_temporary(insist=rebase)
         repository.keep_reserve()
+        renew_footers(repository)
         if rebase and (result.kept or result.damaged or repository.damaged_packs):
             repository.warnings.append(
                 "some packs had to stay: bytes of what no snapshot names may be left in them"
@@ -309,7 +334,15 @@ def _carry_out(prune: _Prune, known: _Known, plan: Plan, max_unused: float, reba
         result.packs_deleted += deleted
     if prune.overtaken:
         plan = prune.plan(known, max_unused)
-    if plan.rewrite:
-        rewritten, written = prune.rewrite(known, plan)
+    waiting = plan.rewrite
+    while waiting and (taken := prune.take_fitting(waiting)):
+        rewritten, written = prune.rewrite(known, taken)
         swept, _known = prune.sweep(known, rewritten, written)
         result.packs_rewritten += swept
+        waiting = [use for use in waiting if use not in taken]
+        if waiting:
+            # What was marked in the packs that went is somewhere else now, and must be proved
+            # to be needed there.
+            known = prune.mark()
+            there = prune.packs()
+            waiting = [use for use in waiting if use.pack_id in there]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from packstone.codec.encryption import Sealer
@@ -117,14 +117,42 @@ def make_plan(
         taken = sum(use.kind == kind for use in rewrite)
         if len(found) + taken >= _MERGED:
             rewrite += found
+    return Plan(delete, rewrite, unused, *_written(rewrite, sealer, pack_size))
+
+
+def _written(uses: Sequence[PackUse], sealer: Sealer, pack_size: int) -> tuple[int, int]:
+    """Return how many packs what is needed of some packs will take, and their bytes."""
     packs = written = 0
-    for kind in {use.kind for use in rewrite}:
-        taken_over = [use for use in rewrite if use.kind == kind]
+    for kind in {use.kind for use in uses}:
+        taken_over = [use for use in uses if use.kind == kind]
         records, rows = sum(use.stored for use in taken_over), sum(use.rows for use in taken_over)
         count, size = expected_size(sealer, records, rows, pack_size)
         packs += count
         written += size
-    return Plan(delete, rewrite, unused, packs, written)
+    return packs, written
+
+
+def take_fitting(
+    rewrite: Sequence[PackUse], room: int | None, *, sealer: Sealer, pack_size: int
+) -> list[PackUse]:
+    """Return those packs to be written anew now, so that the new ones take at most `room` bytes.
+
+    All of them if there is room for that, or if nobody knows; else the ones that give back most
+    for what they take, one of them in any case. What would only be merged, and with nothing,
+    waits for a disk with more room.
+    """
+    if room is None or _written(rewrite, sealer, pack_size)[1] <= room:
+        return list(rewrite)
+    first, *others = sorted(
+        rewrite, key=lambda use: (not use.unused, (use.stored + 2 * use.rows) / use.size)
+    )
+    taken = [first]
+    for use in others:
+        if _written([*taken, use], sealer, pack_size)[1] > room:
+            break
+        taken.append(use)
+    kinds = [use.kind for use in taken]
+    return [use for use in taken if use.unused or kinds.count(use.kind) > 1]
 
 
 def read_listed(repository: ObjectRepository, pack_id: str) -> Pack:

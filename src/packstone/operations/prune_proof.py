@@ -16,6 +16,7 @@ from packstone.operations.prune_plan import read_listed
 from packstone.repository.attempt import REFUSED
 from packstone.repository.layout import pack_name
 from packstone.repository.marks import Marks
+from packstone.repository.memory import trim_heap
 from packstone.repository.packs import OBJECT, Pack, RecordRow
 from packstone.repository.places import Place
 from packstone.repository.reachable import hangs
@@ -137,6 +138,8 @@ class Proof:
                 del self._lists[next(iter(self._lists))]
             pack = read_listed(self._repository, place.pack_id)
             listed = b"".join([row.objects for row in pack.rows])
+            del pack  # megabytes, of many small files
+            trim_heap()
             self._lists[place.pack_id] = listed
         start = place.number * OBJECT.size
         return listed[start : start + ID_SIZE] == object_id

@@ -95,6 +95,11 @@ class ObjectReader:
         """
         return self._get(ObjectType.CHUNK, base_id, depth, heal=heal)
 
+    def pack_below(self, chunk_id: bytes, depth: int) -> str | None:
+        """Return the pack from which a chunk of less than `depth` steps is read, if any."""
+        places = self._index.find(chunk_id)
+        return places[0].pack_id if places and places[0].depth < depth else None
+
     def is_quick(self, chunk_id: bytes, depth: int) -> bool:
         """Return whether a chunk, and what it stands on, can be had without waiting or paying."""
         for place in self._index.find(chunk_id):
@@ -167,6 +172,10 @@ class ObjectReader:
         self._doubts += 1
         if self._doubts <= _MOST_DOUBTS:
             self._failures = {}
+        self.release()
+
+    def release(self) -> None:
+        """Drop records that are kept in memory, for whoever will not want them again."""
         with self._lock:
             self._cache.clear()
             self._cache_size = 0
@@ -278,7 +287,5 @@ class ObjectReader:
         self._heals += 1
         self._failures = {}
         self._records.forget_seals()
-        with self._lock:
-            self._cache.clear()
-            self._cache_size = 0
+        self.release()
         return True

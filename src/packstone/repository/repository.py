@@ -39,7 +39,7 @@ from packstone.repository.layout import Config, State
 from packstone.repository.locks import Waiting
 from packstone.repository.opening import prepare_locks, storage_at, take_lock
 from packstone.repository.reader import ObjectReader
-from packstone.repository.reserve import keep_reserve, release_reserve
+from packstone.repository.reserve import keep_reserve, release_reserve, room_on
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 from packstone.repository.sweep import Sweep, newest, read_newest_state
 from packstone.repository.view import discard_view
@@ -245,6 +245,15 @@ class ObjectRepository:
         directory = as_directory(self.storage)
         if directory is not None:
             release_reserve(directory)
+
+    def room(self) -> int | None:
+        """Return the bytes that packs may take on the disk; None where nobody can say.
+
+        The index is left as much as it has: in the worst case it writes all of its pages anew.
+        """
+        directory = as_directory(self.storage)
+        room = None if directory is None else room_on(directory)
+        return None if room is None else room - self.index.size()
 
     def generation(self) -> bytes:
         """Return the generation; raises Damaged when the state is older than one seen before."""

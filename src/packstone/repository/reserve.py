@@ -37,3 +37,11 @@ def release_reserve(storage: LocalStorage) -> None:
     with contextlib.suppress(StorageError, OSError):
         if shutil.disk_usage(storage.path).free < 2 * RESERVE_SIZE:
             storage.delete(RESERVE)
+
+
+def room_on(storage: LocalStorage) -> int | None:
+    """Return the free bytes of a disk without what a sweep needs; None where it does not say."""
+    try:
+        return shutil.disk_usage(storage.path).free - 2 * RESERVE_SIZE
+    except OSError:
+        return None

@@ -20,6 +20,7 @@ import lmdb
 
 from packstone.errors import StorageFull, StorageUnavailable
 from packstone.model import MIB
+from packstone.repository.memory import find_mapping, unmap_pages
 
 T = TypeVar("T")
 
@@ -29,28 +30,6 @@ _FIRST_MAP = 64 * MIB
 _LOCKS_SIZE = 8192  # of LMDB's lock file: a header and 126 readers
 _LARGE = 64 * MIB  # an index below this may stay mapped
 _TOUCHED = 1024  # look-ups between two releases: at most 64 MiB of mapped pages
-
-
-def release_pages(path: str) -> None:
-    """Unmap the pages of a mapped file from this process; they stay in the page cache.
-
-    Each look-up maps up to 64 KiB around its page, so that without this the process would
-    seem to hold a large index in memory. Linux only; elsewhere it does nothing.
-    """
-    try:
-        if os.path.getsize(path) < _LARGE:
-            return
-    except OSError:  # deleted under our feet: it stays mapped until we close it
-        return
-    import ctypes
-
-    name = path.encode()
-    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as maps:
-        for line in maps:
-            if line.rstrip().endswith(name):
-                begin, _, end = line.split(b" ", 1)[0].partition(b"-")
-                start, size = int(begin, 16), int(end, 16) - int(begin, 16)
-                ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), 4)
 
 
 def is_sound(path: str) -> bool:
@@ -171,6 +150,7 @@ class View:
         self.directory = directory
         self.users = 0
         self._touched = 0
+        self._mapping: tuple[int, int] | None = None  # (0, 0): there is no saying where it is
         self.writing = threading.Lock()  # held by whoever prepares and makes a change
         self._path = os.path.join(directory, "data.mdb")
         self.gate = threading.Condition()  # readers leave before the map is moved
@@ -260,11 +240,30 @@ class View:
         self._touched += count
         if self._touched >= _TOUCHED:
             self._touched = 0
-            release_pages(self._path)
+            self._release_pages()
+
+    def _release_pages(self) -> None:
+        """Unmap the pages of a large file from this process; they stay in the page cache.
+
+        Each look-up maps up to 64 KiB around its page, so that without this the process would
+        seem to hold a large index in memory.
+        """
+        try:
+            if os.path.getsize(self._path) < _LARGE:
+                return
+        except OSError:  # deleted under our feet: it stays mapped until we close it
+            return
+        with self.gate:  # who moves the map holds it
+            if self._mapping is None:
+                self._mapping = find_mapping(self._path) or (0, 0)
+            start, size = self._mapping
+            if size:
+                unmap_pages(start, size)
 
     def resize(self, size: int) -> None:
         """Make the map larger, or with 0 as large as another process made it."""
         with self._alone():
+            self._mapping = None
             self._environment.set_mapsize(size)
 
     @contextlib.contextmanager
@@ -292,6 +291,7 @@ class View:
             self.users -= 1
             if self.users == 0:
                 _shared.pop(self.directory, None)
+                self._mapping = (0, 0)
                 self._environment.close()
 
 
