@@ -202,3 +202,10 @@ def test_how_far_a_policy_reaches() -> None:
     assert reach_days(Retention(hourly=48)) == 2
     assert reach_days(Retention(monthly=-1)) is None
     assert reach_days(Retention(last=5)) is None
+    assert reach_days(Retention(within="40d", daily=7)) == 40
+
+
+def test_what_expires_is_said_to_be_left_out(scene: Scene) -> None:
+    keep = Retention(daily=7)
+    scene.history(scene.job("crm", keep=keep, prune=True), daily(Random(1), 30))
+    assert any("7 days" in note for note in only(scene.advise()).notes)
