@@ -156,8 +156,8 @@ __all__ = [
     "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "Strategy",
     "StrategyInvalid", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
     "__version__", "advise_jobs", "check_names", "configured_passphrase", "find_doubts",
-    "find_schedule", "import_key", "init", "load_strategy", "open",
-    "passphrase_from_file", "plan_jobs", "rehearse_job", "restore_job", "run_jobs",
+    "find_schedule", "import_key", "init", "load_strategy", "open", "passphrase_from_file",
+    "plan_jobs", "rehearse_job", "restore_job", "run_jobs",
 ]  # fmt: skip
 
 
