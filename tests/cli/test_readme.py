@@ -31,7 +31,7 @@ def commands(markdown: str) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/planning.md"])
 def test_what_is_shown_works(run, tmp_path: Path, page: str) -> None:
     readme = ROOT.joinpath(page).read_text(encoding="utf-8")
     found = commands(readme)

@@ -35,6 +35,10 @@ def check(session: Session) -> int:
 
     Opens no repository and runs nothing. Exit code 2 when there are mistakes in it; each is
     named with its line and with what is allowed there.
+
+    \b
+    packstone config check
+    packstone config check --config /etc/packstone/packstone.toml --json
     """
     import packstone
 

@@ -47,11 +47,11 @@ def schedule() -> None:
 def install(session: Session, kind: str | None, user: bool | None) -> int:
     """Write the timer, in place of an older one, and start it.
 
+    Needed again only when a job is to run more often than before, or the file moved.
+
     \b
     packstone schedule install
-    packstone schedule install --cron
-
-    Needed again only when a job is to run more often than before, or the file moved.
+    packstone schedule install --cron --config ~/crm.toml
     """
     import packstone
 
@@ -77,7 +77,8 @@ def show(session: Session, kind: str | None, user: bool | None) -> int:
     """Print what install would write, and write nothing.
 
     \b
-    packstone schedule show --systemd
+    packstone schedule show
+    packstone schedule show --cron
     """
     import packstone
 
@@ -103,6 +104,7 @@ def remove(session: Session, kind: str | None, user: bool | None) -> int:
 
     \b
     packstone schedule remove
+    packstone schedule remove --systemd --user
     """
     import packstone
 
