@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # what an installation is made of; Python sources are used in place
 SOURCES := pyproject.toml setup.py $(wildcard src/packstone/*/*.c src/packstone/*/*.h)
 
-.PHONY: demo test bench lint soak man docs record clean
+.PHONY: demo test bench lint soak soak-fuzz man docs record clean
 
 demo: $(VENV)/installed
 	$(BIN)/python demo/demo.py
@@ -28,6 +28,15 @@ bench: $(VENV)/installed-bench
 # the same tests with many more examples, and those too long for every day
 soak: $(VENV)/installed
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m "soak or not soak"
+
+# the decoders on hostile input, guided by coverage where atheris can be had: FUZZ_SECONDS each;
+# then the kernels in C under sanitizers, and under libFuzzer where there is a clang
+FUZZ_SECONDS ?= 600
+soak-fuzz: $(VENV)/installed
+	-$(PIP) install --editable '.[dev,fuzz]'
+	cd tests && ../$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+	PYTHON=$(CURDIR)/$(BIN)/python sh tests/soak/kernel_sanitizers.sh
+	PYTHON=$(CURDIR)/$(BIN)/python sh tests/soak/delta_sanitizers.sh
 
 # man pages of all commands, in build/man
 man: $(VENV)/installed

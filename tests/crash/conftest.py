@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from crash.disks import Disk
 
 
 @pytest.fixture
@@ -19,3 +20,14 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(path / "cache"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def disk(place: Path) -> Iterator[Disk]:
+    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
+        pytest.skip("needs root and mkfs.ext4")
+    disk = Disk(place)
+    if not disk.begin():
+        pytest.skip("mounting a loop device is not allowed here")
+    yield disk
+    disk.end()

@@ -7,87 +7,30 @@ find nothing. Killing the process would prove nothing: its writes are safe in th
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import shutil
 import signal
-import struct
-import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
-from campaign import Caught, campaign, control, trials
+from campaign import Caught, campaign, control, seeds, trials
 from compare_trees import describe, differences
 from crash.commands import CHEAP
+from crash.disks import Disk
 from faults import storages
 
 import packstone
 from packstone.storage.local import LocalStorage
 from packstone.testing import UnsyncedCalls
 
-_SHUTDOWN, _WITHOUT_FLUSH = 0x8004587D, struct.pack("I", 2)
 CUTS = trials(4, 300)
 TRIES = trials(10, 40)  # of a control, until it must have been noticed
 Make = Callable[[str], LocalStorage]
-
-
-class Disk:
-    """An ext4 file system in a file, whose power can be cut."""
-
-    def __init__(self, place: Path) -> None:
-        self.mounted = place / "disk"
-        self.mounted.mkdir()
-        self._image = place / "image"
-        self._fresh = place / "fresh image"
-        with open(self._fresh, "wb") as file:
-            file.truncate(64 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-F", self._fresh], check=True, capture_output=True)
-        self.is_mounted = False
-
-    def begin(self) -> bool:
-        """Mount a new file system; return whether that is allowed here."""
-        self.end()
-        subprocess.run(["cp", "--sparse=always", self._fresh, self._image], check=True)
-        return self._mount()
-
-    def _mount(self) -> bool:
-        done = subprocess.run(
-            ["mount", "-t", "ext4", "-o", "loop", self._image, self.mounted], capture_output=True
-        )
-        self.is_mounted = done.returncode == 0
-        return self.is_mounted
-
-    def cut(self) -> None:
-        """Cut the power: what is in memory is lost."""
-        fd = os.open(self.mounted, os.O_RDONLY)
-        fcntl.ioctl(fd, _SHUTDOWN, _WITHOUT_FLUSH)
-        os.close(fd)
-
-    def back(self) -> None:
-        """Mount what the cut has left."""
-        self.end()
-        assert self._mount(), "the file system does not mount any more"
-
-    def end(self) -> None:
-        if self.is_mounted:
-            subprocess.run(["umount", self.mounted], check=True)
-            self.is_mounted = False
-
-
-@pytest.fixture
-def disk(place: Path) -> Iterator[Disk]:
-    if os.geteuid() != 0 or not shutil.which("mkfs.ext4"):
-        pytest.skip("needs root and mkfs.ext4")
-    disk = Disk(place)
-    if not disk.begin():
-        pytest.skip("mounting a loop device is not allowed here")
-    yield disk
-    disk.end()
 
 
 def take_snapshots(
@@ -193,7 +136,7 @@ def options_of(seed: int, place: Path) -> dict[str, object]:
 def test_power_cuts(disk: Disk, place: Path) -> None:
     with campaign("P1", "snapshot (ext4, power cut)") as row:
         looked_at = 0
-        for seed in range(CUTS):
+        for seed in seeds(CUTS):
             looked_at += cut_once(
                 disk, place / "sources", seed, LocalStorage, **options_of(seed, place)
             )

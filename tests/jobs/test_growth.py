@@ -1,4 +1,4 @@
-"""Growth of simulated histories whose truth is known: the slope, and how often its range holds it."""
+"""Growth of simulated histories whose truth is known: how often its range holds the slope."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def fitted(name: str, count: int, seed: int) -> Slope:
 
 
 @pytest.mark.parametrize("name", HISTORIES)
-@pytest.mark.parametrize(("count", "held"), [(10, 0.80), (30, 0.84), (90, 0.86)])
+@pytest.mark.parametrize(("count", "held"), [(10, 0.77), (30, 0.84), (90, 0.88)])
 def test_the_range_holds_the_truth(name: str, count: int, held: float) -> None:
     """It should in 90 of 100; the skewed ones, of few points, are the worst."""
     seeds = 300 if count < 90 else 100

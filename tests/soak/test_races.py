@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from campaign import campaign, first_seed, trials
 
 import packstone
 from packstone.errors import PackstoneError
 
-ROUNDS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 10
+ROUNDS = trials(10, 200)
 LOST = 99
 
 
@@ -62,7 +63,7 @@ def test_no_object_is_lost() -> None:
         for name, data in contents(seed).items():
             (place / f"{seed}" / name).write_bytes(data)
     codes: dict[str, list[int]] = {"write": [], "forget": [], "prune": []}
-    chance = random.Random(1)
+    chance = random.Random(1 + first_seed())
 
     def write(seed: int) -> None:
         with packstone.open(location, threads=1, lock_timeout=30) as repository:
@@ -79,27 +80,29 @@ def test_no_object_is_lost() -> None:
             with packstone.open(location, threads=1, lock_timeout=30) as repository:
                 repository.prune(max_unused=0.0, rebase=bool(seed & 1))
 
-    for number in range(ROUNDS):
-        running = {}
-        for kind, run in [("write", write)] * 3 + [("prune", prune)]:
-            seed = chance.randrange(1000)
-            running[start(lambda run=run, seed=seed: run(seed))] = kind
-        if number % 2:
-            running[start(lambda seed=number: forget(seed))] = "forget"
-        for child, kind in running.items():
-            codes[kind].append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        with packstone.open(location, threads=1) as repository:
-            assert repository.check(read_data=True).errors == []
-            for row in repository.snapshots()[-3:]:
-                (source,) = (Path(os.fsdecode(path)) for path in row.snapshot.paths)
-                target = place / "target"
-                result = repository.restore(row.id, target, path=bytes(source))
-                assert result.errors == []
-                for name, data in contents(int(source.name)).items():
-                    assert (target / name).read_bytes() == data
-                shutil.rmtree(target)
-        if number % 2 == 0:
-            forget(number)
+    with campaign("C1", "writers, a forgetter and a pruner, in processes") as counted:
+        for number in range(ROUNDS):
+            running = {}
+            for kind, run in [("write", write)] * 3 + [("prune", prune)]:
+                seed = chance.randrange(1000)
+                running[start(lambda run=run, seed=seed: run(seed))] = kind
+            if number % 2:
+                running[start(lambda seed=number: forget(seed))] = "forget"
+            for child, kind in running.items():
+                codes[kind].append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            with packstone.open(location, threads=1) as repository:
+                assert repository.check(read_data=True).errors == []
+                for row in repository.snapshots()[-3:]:
+                    (source,) = (Path(os.fsdecode(path)) for path in row.snapshot.paths)
+                    target = place / "target"
+                    result = repository.restore(row.id, target, path=bytes(source))
+                    assert result.errors == []
+                    for name, data in contents(int(source.name)).items():
+                        assert (target / name).read_bytes() == data
+                    shutil.rmtree(target)
+            if number % 2 == 0:
+                forget(number)
+            counted.trials += 1
     assert set(codes["write"]) | set(codes["prune"]) <= {0, 11, 13}, codes
     assert codes["write"].count(0) > ROUNDS and codes["prune"].count(0) > ROUNDS // 3
     patch.undo()

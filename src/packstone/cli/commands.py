@@ -40,8 +40,12 @@ COMMANDS = {
     "check": "check",
     "repair": "repair",
     "key": "key",
+    "run": "run",
     "config": "config",
     "schedule": "schedule",
+    "plan": "plan",
+    "rehearse": "rehearse",
+    "advise": "advise",
     "completion": "completion",
 }
 

@@ -129,7 +129,7 @@ def snapshot(
             )
     render.problems(result.errors)
     if session.json:
-        session.document(_document(result))
+        session.document(document(result))
     elif not session.quiet:
         _tell(result, dry_run=options["dry_run"], verbose=session.verbose)
     return 3 if result.errors else 0
@@ -183,7 +183,8 @@ def _rules(options: dict[str, Any]) -> packstone.Rules:
     )
 
 
-def _document(result: packstone.SnapshotResult) -> dict[str, Any]:
+def document(result: packstone.SnapshotResult) -> dict[str, Any]:
+    """Return what a snapshot came to, for JSON."""
     return {
         "snapshot_id": result.snapshot_id,
         "parent_id": result.parent_id,

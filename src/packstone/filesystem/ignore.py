@@ -195,10 +195,37 @@ def _translate(line: str) -> _Pattern | None:
         regex += ".+"
     else:  # better no snapshot than one that leaves out the wrong files
         raise UsageError(f"exclude pattern {line!r} gives an unknown expression: {regex}")
+    regex = _without_retries(regex)
     by_name = False
     if regex.startswith(_ANYWHERE) and "/" not in regex[len(_ANYWHERE) :].replace("[^/]", ""):
         by_name = True
         regex = regex[len(_ANYWHERE) :]
     else:  # pathspec lets "[!a]" match a slash; git does not
         regex = re.sub(r"\[\^(?!/\])", "(?!/)[^", regex)
+    try:
+        re.compile(regex)
+    except re.error as error:  # a range that runs backwards
+        raise UsageError(f"exclude pattern {line!r} makes no sense: {error}") from error
     return _Pattern(excludes, directories_only, by_name, regex)
+
+
+_STAR = "[^/]*"
+
+
+def _without_retries(regex: str) -> str:
+    """Return an expression that matches the same and never tries an earlier star again.
+
+    Of what stands between two stars of one name the first occurrence will do: the second star
+    takes all that is left. With backtracking, k stars cost the k-th power of the name's length.
+    """
+    first, *parts = regex.split(_STAR)
+    made = [first]
+    for number, part in enumerate(parts, 1):
+        is_between = number < len(parts)
+        if is_between and not part:
+            continue  # two stars in a row are one
+        if is_between and "(" not in part and "/" not in part.replace("[^/]", ""):
+            made.append(f"(?>{_STAR}?{part})")
+        else:
+            made.append(_STAR + part)
+    return "".join(made)

@@ -125,12 +125,14 @@ def collect_snapshot_stats(
     ]
 
 
-def collect_growth(repository: ObjectRepository) -> list[Growth]:
+def collect_growth(
+    repository: ObjectRepository, rows: Sequence[SnapshotRow] | None = None
+) -> list[Growth]:
     """Return how what the snapshots of today need came together; oldest first.
 
-    Raises Damaged, ObjectMissing.
+    With `rows`, oldest first, as if there were no others. Raises Damaged, ObjectMissing.
     """
-    rows = repository.snapshots()
+    rows = repository.snapshots() if rows is None else rows
     first, _ = first_reached(repository, rows, {row.id for row in rows})
     sizes = measure_objects(repository, [first[row.id] for row in rows])
     found: list[Growth] = []

@@ -248,6 +248,8 @@ def parse_export(text: str) -> bytes:
     """Return the bytes of a slot from its export; raises UsageError naming the line at fault."""
     parts: list[bytes] = []
     for line in text.splitlines():
+        if len(parts) * _PAPER_BYTES > MAX_SLOT:
+            raise UsageError("the export has more lines than a key slot")
         number_text, colon, rest = line.strip().partition(":")
         if not colon:
             continue

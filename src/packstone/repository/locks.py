@@ -27,7 +27,7 @@ LOCK = "lock"
 HOLDERS = "locks"  # notes of who holds it
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds between two tries
-_NOTE_SIZE = 4096
+NOTE_SIZE = 4096
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -224,14 +224,22 @@ def holders(storage: LocalStorage) -> list[Holder]:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             os.unlink(path)
         except BlockingIOError:
-            with contextlib.suppress(msgspec.MsgspecError, OSError):
-                text = os.read(fd, _NOTE_SIZE)
-                found.append(msgspec.json.decode(text, type=Holder))
+            with contextlib.suppress(OSError):
+                if (holder := decode_note(os.read(fd, NOTE_SIZE))) is not None:
+                    found.append(holder)
         except OSError:
             pass
         finally:
             os.close(fd)
     return found
+
+
+def decode_note(data: bytes) -> Holder | None:
+    """Return what a note says, None where it says nothing: anybody may have written it."""
+    try:
+        return msgspec.json.decode(data, type=Holder)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _called(exclusive: bool) -> str:

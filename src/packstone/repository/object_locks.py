@@ -35,7 +35,7 @@ from packstone.errors import (
     StorageUnavailable,
 )
 from packstone.repository.cached import CachedStorage
-from packstone.repository.locks import Holder, Waiting
+from packstone.repository.locks import NOTE_SIZE, Holder, Waiting, decode_note
 from packstone.storage.objects import Listed
 
 FOLDER = "locks"
@@ -43,7 +43,6 @@ ALONE = "locks/alone"  # the store keeps no conditions: one at a time, whatever 
 LIFETIME = 15 * 60  # seconds that a lock lives after it was renewed last
 _SHARED, _EXCLUSIVE, _KEYS = "s", "x", "k"
 _NAME = re.compile(r"locks/([sxk])-([1-9][0-9]{0,5})-[0-9a-f]{16}")
-_NOTE_SIZE = 4096
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds between two tries
 _PROVED = 4  # parts of a lifetime for which one look at the own lock is enough
 
@@ -170,14 +169,16 @@ class ObjectLock:
         for row, left in others[:3]:
             until = f"its lock expires in {_minutes(left)} unless it is renewed"
             try:
-                note = self._storage.get(row.name, _NOTE_SIZE)
-                holder = msgspec.json.decode(note, type=Holder)
-                kind = " (exclusive)" if holder.exclusive else ""
-                who = f"process {holder.pid} on {holder.host} since {holder.since}{kind}"
+                holder = decode_note(self._storage.get(row.name, NOTE_SIZE))
             except ObjectMissing:
                 who = "one that has just gone"
-            except (PackstoneError, msgspec.MsgspecError):
+            except PackstoneError:
                 who = "one that cannot be read"
+            else:
+                who = "one that cannot be read"
+                if holder is not None:
+                    kind = " (exclusive)" if holder.exclusive else ""
+                    who = f"process {holder.pid} on {holder.host} since {holder.since}{kind}"
             texts.append(f"{who}, {until}")
         more = len(others) - len(texts)
         return "; ".join(texts) + (f"; and {more} more" if more else "")
@@ -258,8 +259,9 @@ def holders(storage: CachedStorage) -> list[Holder]:
     """Return who says to hold a lock of the repository, the dead among them."""
     found: list[Holder] = []
     for name, _size in storage.list(FOLDER):
-        with contextlib.suppress(PackstoneError, msgspec.MsgspecError):
-            found.append(msgspec.json.decode(storage.get(name, _NOTE_SIZE), type=Holder))
+        with contextlib.suppress(PackstoneError):
+            if (holder := decode_note(storage.get(name, NOTE_SIZE))) is not None:
+                found.append(holder)
     return found
 
 

@@ -89,15 +89,20 @@ def record_of(rows: bytes, record: int) -> tuple[int, int, int, int, int] | None
     return _HEAD.unpack_from(rows, start)
 
 
+def rows_in(rows: bytes) -> Iterable[tuple[Any, ...]]:
+    """Return the fields of the records of a pack; bytes that are no whole row are left out."""
+    return ROW.iter_unpack(rows[: len(rows) // ROW.size * ROW.size])
+
+
 def record_sizes(rows: bytes) -> list[tuple[int, int, int]]:
     """Return each record's (stored size, raw size, codec)."""
-    return [row[1:4] for row in ROW.iter_unpack(rows[: len(rows) // ROW.size * ROW.size])]
+    return [row[1:4] for row in rows_in(rows)]
 
 
 def keys_of(rows: bytes) -> set[int]:
     """Return the keys of the cuts of all chunks that are a record of their own."""
     found: set[int] = set()
-    for row in ROW.iter_unpack(rows[: len(rows) // ROW.size * ROW.size]):
+    for row in rows_in(rows):
         if row[8] != _NO_ID:
             found.update(row[6:8])
     return found

@@ -14,7 +14,7 @@ from packstone.model import ObjectType
 from packstone.repository.cuts import BASES, split_ids
 from packstone.repository.filing import OBJECTS, RELEASED
 from packstone.repository.packs import DATA, KEYS, OBJECT, Pack, RecordRow
-from packstone.repository.places import PACK, PLACE, RECORD, ROW
+from packstone.repository.places import PACK, RECORD, places_in, rows_in
 
 Remembered = tuple[int, int, int, bytes]  # record, offset in it, size, id of an object
 
@@ -34,7 +34,7 @@ def objects_in(
             object_id,
             [
                 (record, inner, size, object_id)
-                for its_number, record, inner, size, _at in PLACE.iter_unpack(value)
+                for its_number, record, inner, size, _at in places_in(value)
                 if its_number == number
             ],
         )
@@ -56,7 +56,7 @@ def recalled(
         packed = OBJECT.pack(object_id, object_size, kind_of_objects)
         listed.setdefault(record, []).append(packed)
     found: list[RecordRow] = []
-    for record, row in enumerate(ROW.iter_unpack(rows)):
+    for record, row in enumerate(rows_in(rows)):
         offset, stored_size, raw_size, codec, depth, lineage, start_key, end_key, _id = row
         bases = split_ids(
             bytes(transaction.get(RECORD.pack(number, record), b"", db=databases[BASES]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from walking import FILE, make, walked
 
 from packstone.errors import UsageError
+from packstone.filesystem import ignore
 from packstone.filesystem.ignore import CACHE_SIGNATURE, CACHE_TAG, Filter, Rules
 
 
@@ -123,13 +125,36 @@ def test_names_that_only_nearly_match(pattern: str, name: bytes) -> None:
     assert not Filter(Rules(patterns=(f"/d/{pattern}",))).excludes("d/", name, False)
 
 
+@pytest.mark.parametrize("pattern", ["**/" + "*" * 40 + "/x", "*a" * 20 + "b", "/d/" + "*a" * 20])
+def test_many_stars_cost_no_powers(pattern: str) -> None:
+    """Whoever may name files in a source must not be able to hold up its snapshot."""
+    before = time.process_time()
+    Filter(Rules(patterns=(pattern,))).excludes("d/", b"a" * 254 + b"c", False)
+    assert time.process_time() - before < 0.5
+
+
+@given(
+    pattern=st.text(alphabet="ab*?[]!-/", min_size=1, max_size=12).filter(str.strip),
+    name=st.text(alphabet="ab-", min_size=1, max_size=10),
+)
+def test_stars_match_what_they_did(pattern: str, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            found = Filter(Rules(patterns=(pattern,))).excludes("a/b/", name.encode(), False)
+            patch.setattr(ignore, "_without_retries", lambda regex: regex)
+            plain = Filter(Rules(patterns=(pattern,))).excludes("a/b/", name.encode(), False)
+        except UsageError:
+            return
+    assert found == plain
+
+
 def test_a_newline_on_the_way_hides_nothing() -> None:
     assert Filter(Rules(patterns=("b/foo",))).excludes("a\n\n/b/", b"foo", False)
     assert Filter(Rules(patterns=("/a*/foo",))).excludes("a\n/", b"foo", False)
 
 
 def test_patterns_that_make_no_sense_are_refused() -> None:
-    for pattern in ("!", "x\\"):
+    for pattern in ("!", "x\\", "[z-a]", "a/[z-a]"):
         with pytest.raises(UsageError, match="exclude pattern"):
             Filter(Rules(patterns=(pattern,)))
 

@@ -320,3 +320,23 @@ def test_a_hundred_packs_at_once(storage: MemoryStorage, open_index: Callable) -
         other.flush()
     for each in model:
         assert found_by(other, each) == model[each]
+
+
+@pytest.mark.parametrize(("table", "key"), [(b"packs", b"\0\0\0\1"), (b"objects", object_id(1))])
+def test_what_it_remembers_of_a_pack_bears_values_of_any_size(
+    storage: MemoryStorage, open_index: Callable, table: bytes, key: bytes
+) -> None:
+    """LMDB checks nothing: a value cut short is a hint less, and no accident."""
+    index = open_index()
+    pack = make_pack(storage, [[1, 2], [3]], 1)
+    index.refresh(storage)
+
+    def cut_short(transaction: Any) -> None:
+        database = index._view.databases[table]
+        transaction.put(key, bytes(transaction.get(key, db=database))[:-1], db=database)
+
+    index._view.write(cut_short)
+    remembered = index.recall(pack.id)
+    assert remembered is not None
+    for row in remembered.rows:
+        assert row.offset in {each.offset for each in pack.rows}

@@ -152,3 +152,12 @@ def test_a_damaged_slot_is_not_exported() -> None:
     flip(storage, slot_id)
     with pytest.raises(Damaged):
         keyring.export_slot(storage, OWNER, slot_id)
+
+
+def test_more_lines_than_a_slot_has_are_refused() -> None:
+    """Each of them right: numbers of lines have two bytes."""
+    part = bytes(25)
+    text = base64.b32encode(part).decode()
+    lines = [f"{at}: {text} / {keyring._line_check(at, part)}" for at in range(1, 65536)]
+    with pytest.raises(UsageError, match="more lines"):
+        keyring.parse_export("\n".join([*lines, f"65536: {text} / 00000"]))

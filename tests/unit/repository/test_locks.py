@@ -174,3 +174,17 @@ def test_no_place_for_notes(storage: LocalStorage) -> None:
     with pytest.raises(RepositoryLocked, match="no note"):
         Lock(storage, exclusive=True)
     lock.release()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[" * 4000, b'{"x":' + b"[" * 4000, b'{"host":"\xff"}', b'{"pid":"one"}', b"\xff"],
+)
+def test_whatever_stands_in_a_note(storage: LocalStorage, data: bytes) -> None:
+    """Anybody may have written it: it names nobody, and is no accident of whoever waits."""
+    os.makedirs(Path(storage.path) / HOLDERS)
+    with open(Path(storage.path) / HOLDERS / "garbage", "wb") as file:
+        file.write(data)
+        file.flush()
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        assert holders(storage) == []

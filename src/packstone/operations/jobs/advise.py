@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -34,9 +34,13 @@ from packstone.operations.jobs.proposals import (
     reach_days,
 )
 from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
+from packstone.operations.jobs.targets import open_target
+from packstone.operations.stats import collect_growth
+from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow
 
 _DENSE = 3.0  # usual gaps between runs; where they are wider, snapshots were forgotten
+_NEARLY = 0.8  # of a day is a day: runs begin late now and then
 _RECENT = 8  # runs that say what the usual gap is
 _RUNS_JUDGED = 20
 _WHOLE = 0.01  # of its bytes a first copy takes at least; what is less was there already
@@ -90,8 +94,9 @@ class RepositoryAdvice:
 
 def advise_jobs(
     strategy: Strategy,
-    open_target: OpenTarget,
     names: Sequence[str] = (),
+    *,
+    open_target: OpenTarget = open_target,
 ) -> list[RepositoryAdvice]:
     """Return what the history of jobs, by default all, suggests, by their repositories.
 
@@ -123,33 +128,26 @@ def _advise(
     advice.bytes = sum(size for _name, size in objects.storage.list("packs"))
     advice.left, advice.limit = _room(target, objects.storage.free(), advice.bytes)
     rows = repository.snapshots()
-    stored = _stored_by(repository, rows)
+    stored = _Stored(objects, rows)
     taken: set[str] = set()
     for job in jobs:
         mine = [row for row in of_job(rows, job) if row.id not in taken]
         taken.update(row.id for row in mine)
-        advice.jobs.append(look_at_job(job, mine, stored))
+        advice.jobs.append(_look_at(job, mine, stored))
     others = [row for row in rows if row.id not in taken]
-    slopes = [each.stored_growth for each in advice.jobs if each.runs]
+    slopes = {each.job.name: each.stored_growth for each in advice.jobs if each.runs}
     if others:
-        advice.notes.append(f"{len(others)} snapshots in it are of no job here")
-        slopes.append(_stored_growth(group_runs(others), stored))
-    advice.stored_growth = sum_slopes(slopes)
+        what = "1 snapshot" if len(others) == 1 else f"{len(others)} snapshots"
+        advice.notes.append(f"{what} in it of no job here")
+        slopes[""] = stored.growth(group_runs(others))
+    advice.stored_growth = sum_slopes([slope for slope in slopes.values() if slope is not None])
+    missing = [name or "what is of no job" for name, slope in slopes.items() if slope is None]
+    if missing and advice.stored_growth is not None:
+        advice.notes.append(f"its growth leaves out {', '.join(missing)}: too little history")
     _predict(advice)
     for each in advice.jobs:
         _propose(each, advice)
     return advice
-
-
-def _stored_by(repository: Repository, rows: Sequence[SnapshotRow]) -> dict[str, int]:
-    """Return what each snapshot brought to the packs, by its id; in bytes.
-
-    As it said itself; those of older versions say nothing, then all trees are walked.
-    """
-    said = {row.id: row.snapshot.summary.get("bytes_stored") for row in rows}
-    if None not in said.values():
-        return {name: size or 0 for name, size in said.items()}
-    return {each.row.id: each.new.bytes_stored for each in repository.growth()}
 
 
 def _room(target: RepositoryTarget, free: int | None, size: int) -> tuple[int | None, str]:
@@ -161,7 +159,7 @@ def _room(target: RepositoryTarget, free: int | None, size: int) -> tuple[int | 
     return free, "the disk"
 
 
-def look_at_job(job: Job, rows: Sequence[SnapshotRow], stored: Mapping[str, int]) -> JobAdvice:
+def _look_at(job: Job, rows: Sequence[SnapshotRow], stored: _Stored) -> JobAdvice:
     """Return what was measured of a job, without any proposal."""
     advice = JobAdvice(job)
     runs = group_runs(rows)
@@ -170,12 +168,12 @@ def look_at_job(job: Job, rows: Sequence[SnapshotRow], stored: Mapping[str, int]
         advice.notes.append(f"no snapshot yet: packstone run {job.name}")
         return advice
     times = [_time_of(run) for run in runs]
-    advice.days = (times[-1] - times[0]) / DAY_NS
+    advice.days = _days(runs)
     sizes = _sizes(runs)
     advice.bytes = sizes[-1]
     if all(size is not None for size in sizes):
         advice.size_growth = fit_growth(times, [float(size or 0) for size in sizes])
-    advice.stored_growth = _stored_growth(runs, stored)
+    advice.stored_growth = stored.growth(runs)
     if advice.size_growth is None:
         advice.notes.append(
             f"too little history for a trend: {len(runs)} runs over {advice.days:.1f} days, at "
@@ -192,11 +190,11 @@ def look_at_job(job: Job, rows: Sequence[SnapshotRow], stored: Mapping[str, int]
             f"{'+' if step.size > 0 else '-'}{abs(step.size) / (1 << 20):,.0f} MiB in one go on "
             f"{day} count as no growth"
         )
-    later = [sum(stored[row.id] for row in run) for run in _dense(runs)[1:]]
+    later = [stored.of(run) for run in _dense(runs)[1:]]
     if later:
         advice.change_stored = median(later)
         advice.change_share = advice.change_stored / advice.bytes if advice.bytes else None
-    first = sum(stored[row.id] for row in runs[0])
+    first = stored.of(runs[0])
     if sizes[0] and first > _WHOLE * sizes[0]:
         advice.stored_ratio = min(1.0, first / sizes[0])
     took = [
@@ -234,25 +232,65 @@ def _dense(runs: Sequence[list[SnapshotRow]]) -> Sequence[list[SnapshotRow]]:
     return runs[first:]
 
 
-def _stored_growth(runs: Sequence[list[SnapshotRow]], sizes: Mapping[str, int]) -> Slope | None:
-    """Fit what runs add to the repository; the first copy of everything is no growth."""
-    dense = _dense(runs)
-    total = 0.0
-    stored = []
-    for number, run in enumerate(dense):
-        if number:
-            total += sum(sizes[row.id] for row in run)
-        stored.append(total)
-    return fit_growth([_time_of(run) for run in dense], stored) if dense else None
+class _Stored:
+    """What snapshots brought to the packs, as far as they say it themselves."""
+
+    def __init__(self, repository: ObjectRepository, rows: Sequence[SnapshotRow]) -> None:
+        self._repository = repository
+        said = {row.id: row.snapshot.summary.get("bytes_stored") for row in rows}
+        if None in said.values():  # older versions said nothing: all trees are walked
+            said = {each.row.id: each.new.bytes_stored for each in collect_growth(repository)}
+        self._said = said
+
+    def of(self, run: Sequence[SnapshotRow]) -> int:
+        """Return the bytes that a run stored."""
+        return sum(self._said[row.id] or 0 for row in run)
+
+    def growth(self, runs: Sequence[list[SnapshotRow]]) -> Slope | None:
+        """Fit what runs add to the repository; the first copy of everything is no growth.
+
+        Where most runs were forgotten, what those that are left need beyond one another: that
+        is what stays on the disk.
+        """
+        dense = _dense(runs)
+        if len(dense) == len(runs) or _days(dense) >= WEEK_DAYS:
+            return _fit(dense, [self.of(run) for run in dense])
+        for step in (DAY_NS, 7 * DAY_NS, 31 * DAY_NS):
+            thin = _dense(_thinned(runs, step))
+            if len(thin) >= FEWEST:
+                rows = [row for run in thin for row in run]
+                found = collect_growth(self._repository, rows)
+                new = {each.row.id: each.new.bytes_stored for each in found}
+                return _fit(thin, [sum(new[row.id] for row in run) for run in thin])
+        return None
 
 
-def sum_slopes(slopes: Sequence[Slope | None]) -> Slope | None:
-    """Add slopes that know nothing of each other; None if one of them is not known.
+def _fit(runs: Sequence[list[SnapshotRow]], stored: Sequence[int]) -> Slope | None:
+    if not runs:
+        return None
+    levels = itertools.accumulate(stored[1:], initial=0)
+    return fit_growth([_time_of(run) for run in runs], [float(level) for level in levels])
+
+
+def _thinned(runs: Sequence[list[SnapshotRow]], step: int) -> list[list[SnapshotRow]]:
+    """Return about one run for each step of time, the newest first of all; oldest first."""
+    kept = [runs[-1]]
+    for run in reversed(runs[:-1]):
+        if _time_of(kept[-1]) - _time_of(run) >= _NEARLY * step:
+            kept.append(run)
+    return kept[::-1]
+
+
+def _days(runs: Sequence[list[SnapshotRow]]) -> float:
+    return (_time_of(runs[-1]) - _time_of(runs[0])) / DAY_NS
+
+
+def sum_slopes(known: Sequence[Slope]) -> Slope | None:
+    """Add slopes that know nothing of each other; None without any.
 
     Half-widths add up as the roots of sums of squares.
     """
-    known = [slope for slope in slopes if slope is not None]
-    if not known or len(known) < len(slopes):
+    if not known:
         return None
     middle = sum(slope.per_day for slope in known)
     below = math.hypot(*(slope.per_day - slope.low for slope in known))

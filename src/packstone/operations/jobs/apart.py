@@ -16,13 +16,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
 
 GRACE_S = 30.0  # for putting things away, after the wish to end was told
 _KILL_S = 5.0  # for the kernel to end a process; one in the grip of a device may not
-_ONE_WISH_S = 1.0  # Ctrl-C reaches the whole group, and we pass it on: that is told twice
+_ONE_WISH_S = 1.0  # a key that is held, or two signals of one shutdown, mean one thing
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TimedOut(KeyboardInterrupt):
@@ -38,12 +39,54 @@ class Apart(Generic[Value]):
         self.interrupted = False
 
 
-def run_apart(work: Callable[[], Value], limit: float | None = None) -> Apart[Value]:
+class Wishes:
+    """Counts how often the user, or the system, wants an end; a context manager.
+
+    While it listens SIGINT and SIGTERM interrupt nothing by themselves: whatever must be put in
+    order after a job is. Outside of the main thread it hears nothing.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last = float("-inf")
+        self.fd, self._writer = os.pipe()
+        for end in (self.fd, self._writer):
+            os.set_blocking(end, False)
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Wishes:
+        for number in _SIGNALS:
+            with contextlib.suppress(ValueError):
+                self._before[number] = signal.signal(number, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self.fd)
+        os.close(self._writer)
+
+    def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last >= _ONE_WISH_S:
+            self._last = now
+            self.count += 1
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._writer, b"!")
+
+    def forget(self) -> None:
+        """Let `fd` be readable again only after the next wish."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 1 << 10)
+
+
+def run_apart(
+    work: Callable[[], Value], wishes: Wishes, limit: float | None = None
+) -> Apart[Value]:
     """Run `work` in a process of its own and wait for what it returns.
 
-    `limit`, in seconds, ends it by SIGKILL. An interrupt, SIGINT or SIGTERM if that raises
-    KeyboardInterrupt here, is passed on and leaves 30 seconds for putting things away; a second
-    one none.
+    `limit`, in seconds, ends it by SIGKILL. A wish to end it is passed on and leaves 30 seconds
+    for putting things away; a second one none.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # what is buffered would be written by both
@@ -55,7 +98,7 @@ def run_apart(work: Callable[[], Value], limit: float | None = None) -> Apart[Va
     os.close(writer)
     outcome: Apart[Value] = Apart()
     try:
-        _wait(pid, reader, limit, outcome)
+        _wait(pid, reader, wishes, limit, outcome)
     finally:
         os.close(reader)
     return outcome
@@ -79,44 +122,57 @@ def _be_child(work: Callable[[], Value], writer: int) -> None:
 
 
 def _listen() -> None:
-    """Unwind at SIGINT and SIGTERM; what comes within a second of the first is the same wish."""
-    first = float("-inf")
+    """Unwind at SIGINT and SIGTERM, once for each wish.
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        nonlocal first
+    Ctrl-C reaches this process from the terminal, and as SIGTERM from the one that waits: the
+    other signal is no other wish, however late it comes.
+    """
+    heard: set[int] = set()
+    last = float("-inf")
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - first >= _ONE_WISH_S:
-            first = now
+        anew = not heard or (number in heard and now - last >= _ONE_WISH_S)
+        heard.add(number)
+        if anew:
+            last = now
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in _SIGNALS:
+        signal.signal(number, interrupt)
 
 
-def _wait(pid: int, reader: int, limit: float | None, outcome: Apart[Value]) -> None:
-    deadline = None if limit is None else time.monotonic() + limit
+def _wait(
+    pid: int, reader: int, wishes: Wishes, limit: float | None, outcome: Apart[Value]
+) -> None:
+    deadline = float("inf") if limit is None else time.monotonic() + limit
+    heard = wishes.count
+    wishes.forget()
     parts: list[bytes] = []
     killed = False
     while True:
-        try:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if select.select([reader], [], [], left)[0]:
-                part = os.read(reader, 1 << 20)
-                if not part:
-                    break
-                parts.append(part)
-                continue
-            if killed:
-                outcome.died = "its process could not be ended, the kernel waits for something"
-                return
-            os.kill(pid, signal.SIGKILL)
-            killed, deadline = True, time.monotonic() + _KILL_S
-        except KeyboardInterrupt:
-            soon = time.monotonic() + (0.0 if outcome.interrupted else GRACE_S)
-            deadline = soon if deadline is None else min(deadline, soon)
+        left = deadline - time.monotonic()
+        timeout = None if left == float("inf") else max(0.0, left)
+        ready = select.select([reader, wishes.fd], [], [], timeout)[0]
+        if wishes.count > heard:
+            wishes.forget()
+            heard = wishes.count
+            deadline = min(deadline, time.monotonic() + (0 if outcome.interrupted else GRACE_S))
             if not outcome.interrupted:
                 outcome.interrupted = True
                 os.kill(pid, signal.SIGTERM)
+        if reader in ready:
+            part = os.read(reader, 1 << 20)
+            if not part:
+                break
+            parts.append(part)
+        elif not ready and killed:
+            outcome.died = "its process could not be ended, the kernel waits for something"
+            return
+        elif not ready:
+            os.kill(pid, signal.SIGKILL)
+            killed, deadline = True, time.monotonic() + _KILL_S
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not code and parts:
         outcome.value = pickle.loads(b"".join(parts))

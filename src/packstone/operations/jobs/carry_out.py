@@ -212,7 +212,8 @@ class _Steps:
         budget = self._job.check
         assert budget is not None
         result = repository.check(
-            subset=subset_of(budget.subset) if budget.subset else None,
+            read_data=not budget.subset and budget.max_seconds is None,
+            subset=budget.subset or None,
             max_seconds=budget.max_seconds,
         )
         self._report.check = result
@@ -228,8 +229,3 @@ class _Steps:
                 lasting[0].message + more,
                 hint=f"Run: packstone check -r {self._job.repository.location}",
             )
-
-
-def subset_of(text: str) -> str | int:
-    """Return a subset as `check` takes it: bytes, or a text such as `5%` and `1/7`."""
-    return int(text) if text.isdecimal() and text.isascii() else text

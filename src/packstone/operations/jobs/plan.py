@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from packstone.errors import PackstoneError
+from packstone.errors import PackstoneError, UsageError
 from packstone.operations.estimate import Estimate, estimate_seconds
 from packstone.operations.facade import Repository
 from packstone.operations.jobs.parts import is_good, newest_parts, of_job
@@ -24,6 +24,7 @@ from packstone.operations.jobs.strategy import (
     RepositoryTarget,
     Strategy,
 )
+from packstone.operations.jobs.targets import open_target
 from packstone.operations.measured import known_rates
 from packstone.repository.rates import CHECK, LOAD, Sample, is_small
 from packstone.repository.snapshots import SnapshotRow
@@ -80,9 +81,9 @@ class JobPlan:
 
 def plan_jobs(
     strategy: Strategy,
-    open_target: OpenTarget,
     names: Sequence[str] = (),
     *,
+    open_target: OpenTarget = open_target,
     clock: Callable[[], int] = time.time_ns,
 ) -> list[JobPlan]:
     """Return what restoring jobs, by default all, would cost, in the order they come back.
@@ -110,8 +111,6 @@ def plan_jobs(
 
 def chosen_jobs(strategy: Strategy, names: Sequence[str]) -> list[Job]:
     """Return the jobs of these names, all without any; raises UsageError for an unknown one."""
-    from packstone.errors import UsageError
-
     for name in names:
         if name not in strategy.jobs:
             raise UsageError(

@@ -21,6 +21,7 @@ _EVERY = {
     8 * _HOUR: "8h",
     12 * _HOUR: "12h",
     _DAY: "1d",
+    2 * _DAY: "2d",
     7 * _DAY: "7d",
 }
 _BUSY = 0.5  # of the time a job may be running
@@ -71,13 +72,12 @@ def propose_every(rpo_seconds: float, run_seconds: float | None) -> EveryProposa
         else f"a run takes {_words(took)}"
     )
     if not fits:
-        return EveryProposal(
-            "",
-            f"no interval holds an rpo of {_words(rpo_seconds)}: {basis}, and one should run "
-            f"half of the time at most. Split the job, or accept an rpo of {_words(3 * took)}"
-            if took
-            else f"no interval that makes sense holds an rpo of {_words(rpo_seconds)}",
-        )
+        hint = "that is less than makes sense"
+        least = next((length for length in _EVERY if took <= _BUSY * length), None)
+        if took and least is not None:
+            hint = f"one may run half of the time, which holds an rpo of {_words(least + took)}"
+        text = f"no interval holds an rpo of {_words(rpo_seconds)}: {basis}, and {hint}"
+        return EveryProposal("", text)
     every = max(fits)
     return EveryProposal(
         _EVERY[every],

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from packstone.errors import Damaged, ObjectMissing, UsageError
 from packstone.model import MIB, Problem
@@ -23,9 +24,15 @@ from packstone.operations.estimate import Estimate
 from packstone.operations.facade import Repository
 from packstone.operations.jobs.load import choose_parts, load_job
 from packstone.operations.jobs.parts import newest_parts, of_job
-from packstone.operations.jobs.plan import estimate_job, estimates_off
+from packstone.operations.jobs.plan import (
+    OpenTarget,
+    chosen_jobs,
+    estimate_job,
+    estimates_off,
+)
 from packstone.operations.jobs.sources import open_source
-from packstone.operations.jobs.strategy import Job, PathSource
+from packstone.operations.jobs.strategy import Job, PathSource, Strategy
+from packstone.operations.jobs.targets import open_target
 from packstone.operations.measured import keep_sample, known_rates, made_sample
 from packstone.operations.results import ProgressFunction
 from packstone.repository.rates import STREAM, is_small
@@ -65,6 +72,22 @@ class Rehearsal:
 
 
 def rehearse_job(
+    strategy: Strategy,
+    name: str,
+    *,
+    open_target: OpenTarget = open_target,
+    **options: Any,
+) -> Rehearsal:
+    """Rehearse the restore of a job; keywords as in `rehearse_in`, which raises the rest.
+
+    Raises UsageError for an unknown name, and whatever opening its repository raises.
+    """
+    (job,) = chosen_jobs(strategy, [name])
+    with contextlib.closing(open_target(job.repository)) as repository:
+        return rehearse_in(repository, job, **options)
+
+
+def rehearse_in(
     repository: Repository,
     job: Job,
     *,

@@ -17,7 +17,7 @@ from packstone.errors import (
     RepositoryMissing,
     UsageError,
 )
-from packstone.operations.jobs.apart import GRACE_S, run_apart
+from packstone.operations.jobs.apart import GRACE_S, Wishes, run_apart
 from packstone.operations.jobs.carry_out import RunOptions, carry_out
 from packstone.operations.jobs.due import NEVER_RAN, due_at
 from packstone.operations.jobs.hooks import environment, run_hook
@@ -52,7 +52,7 @@ def run_jobs(
     began: Callable[[str], None] = lambda _job: None,
     clock: Callable[[], int] = time.time_ns,
 ) -> RunReport:
-    """Run jobs of a strategy, by default all, with `due` only those whose time has come.
+    """Run jobs of a strategy, by default all with an `every`, with `due` those whose time has come.
 
     Urgent ones first, then what is overdue longest. `began` is told each job as it begins. A dry
     run tells what would be run and changes nothing. To be called where no repository is open and
@@ -60,24 +60,23 @@ def run_jobs(
     everything else is in the report.
     """
     options = RunOptions(threads=threads, lock_timeout=lock_timeout, waiting=waiting, clock=clock)
-    run = _Run(strategy, options, _chosen(strategy, names), due=due)
-    run.report.insisted = bool(names) and not due
     started = time.monotonic()
-    queue: list[Job] = []
-    try:
+    chosen = _chosen(strategy, names)
+    with Wishes() as wishes:
+        run = _Run(strategy, options, chosen, wishes, named=bool(names), due=due)
+        run.report.insisted = bool(names) and not due
         queue = run.queue()
         if dry_run:
             run.plan(queue)
             queue = []
-        while queue:
+        while queue and not wishes.count:
             job = queue.pop(0)
             began(job.name)
             run.one(job)
-    except KeyboardInterrupt:
-        run.report.interrupted = True
-        for job in queue:
-            run.report.jobs.append(JobReport(job.name))
-            run.report.jobs[-1].skip("the run was interrupted before it began")
+    run.report.interrupted = bool(wishes.count)
+    for job in queue:
+        run.report.jobs.append(JobReport(job.name))
+        run.report.jobs[-1].skip("the run was interrupted before it began")
     run.report.dry_run = dry_run
     run.report.seconds = time.monotonic() - started
     return run.report
@@ -98,8 +97,17 @@ def _chosen(strategy: Strategy, names: Sequence[str]) -> list[Job]:
 
 class _Run:
     def __init__(
-        self, strategy: Strategy, options: RunOptions, jobs: Sequence[Job], *, due: bool
+        self,
+        strategy: Strategy,
+        options: RunOptions,
+        jobs: Sequence[Job],
+        wishes: Wishes,
+        *,
+        named: bool,
+        due: bool,
     ) -> None:
+        self._named = named
+        self._wishes = wishes
         self._strategy = strategy
         self._options = options
         self._jobs = jobs
@@ -114,16 +122,17 @@ class _Run:
         for job in self._jobs:
             files = JobFiles(self._strategy, job.name)
             self._times[job.name] = due_at(job.every, self._remember(job, files), now)
-        wanted = [job for job in self._jobs if not self._due or self._is_due(job, now)]
-        return sorted(wanted, key=self._order)
+        return sorted((job for job in self._jobs if self._is_wanted(job, now)), key=self._order)
 
     def _order(self, job: Job) -> tuple[int, bool, int, str]:
         at = self._times[job.name]
         return job.priority, at is None, at or NEVER_RAN, job.name
 
-    def _is_due(self, job: Job, now_ns: int) -> bool:
+    def _is_wanted(self, job: Job, now_ns: int) -> bool:
         at = self._times[job.name]
-        return at is not None and at <= now_ns
+        if self._due:
+            return at is not None and at <= now_ns
+        return at is not None or self._named
 
     def _remember(self, job: Job, files: JobFiles) -> Memory:
         """Return what is known of a job; where that matters and is nothing, look for it.
@@ -134,9 +143,7 @@ class _Run:
         if memory is None or memory.running:
             unsure = memory or Memory(job=job.name)
             if self._due and job.every is not None and not files.going():
-                look = run_apart(lambda: _newest(job, self._options), LOOK_LIMIT_S)
-                if look.interrupted:
-                    raise KeyboardInterrupt
+                look = run_apart(lambda: _newest(job, self._options), self._wishes, LOOK_LIMIT_S)
                 self._found[job.name] = look.value or NEVER_RAN
                 unsure.good_ns = max(unsure.good_ns, self._found[job.name])
             return unsure
@@ -151,9 +158,8 @@ class _Run:
             self.report.planned.append(Planned(job.name, runs, self._times[job.name], going))
 
     def one(self, job: Job) -> None:
-        """Run one job, or say why not; raises KeyboardInterrupt after noting it."""
-        # What it is called if we never come to know better.
-        report = JobReport(job.name, INTERRUPTED, self._options.clock())
+        """Run one job, or say why not."""
+        report = JobReport(job.name, began_ns=self._options.clock())
         self.report.jobs.append(report)
         files = JobFiles(self._strategy, job.name)
         try:
@@ -187,7 +193,7 @@ class _Run:
         self._save(files, memory, report)
         self._tell(job, report, "start")
         limit = None if job.timeout_ns is None else job.timeout_ns / 1e9 + GRACE_S
-        outcome = run_apart(lambda: carry_out(job, self._options), limit)
+        outcome = run_apart(lambda: carry_out(job, self._options), self._wishes, limit)
         if outcome.value is None:
             report.seconds = (self._options.clock() - now) / 1e9
             report.fail(PackstoneError(outcome.died, hint="What it had committed is there"))
@@ -202,41 +208,29 @@ class _Run:
         else:
             _learn(memory, report)
         failed = report.status in (FAILED, INTERRUPTED)
-        try:
-            for command in job.on_error if failed else ():
-                self._on_error(command, report)
-        finally:
-            self._save(files, memory, report)
-            self._write_metrics()
+        for command in job.on_error if failed else ():
+            self._on_error(command, report)
+        self._save(files, memory, report)
+        self._write_metrics()
         if report.status != SKIPPED:
             self._tell(job, report, "fail" if failed else "", report.message if failed else "")
-        if outcome.interrupted:
-            raise KeyboardInterrupt
 
     def _on_error(self, command: str, report: JobReport) -> None:
-        try:
-            run_hook(command, environment(report), HOOK_LIMIT_S)
-        except PackstoneError as error:
-            report.warn(f"on_error: {error.message}")
+        told = environment(report)
+        done = run_apart(lambda: _call(command, told), self._wishes, HOOK_LIMIT_S + GRACE_S)
+        problem = done.died if done.value is None else done.value
+        if problem:
+            report.warn(f"on_error: {problem}")
 
     def _tell(self, job: Job, report: JobReport, event: str, text: str = "") -> None:
         """Ping, if the job has somebody to tell; a name server that is dead holds up nothing."""
         if not job.ping:
             return
 
-        def tell() -> str:
-            try:
-                ping(job.ping, event, text)
-            except PackstoneError as error:
-                return error.message
-            return ""
-
-        done = run_apart(tell, 2 * TIMEOUT_S)
+        done = run_apart(lambda: _ping(job.ping, event, text), self._wishes, 2 * TIMEOUT_S)
         problem = done.died if done.value is None else done.value
         if problem:
             self._warn(report, f"ping: {problem}")
-        if done.interrupted:
-            raise KeyboardInterrupt
 
     def _save(self, files: JobFiles, memory: Memory, report: JobReport) -> None:
         try:
@@ -261,6 +255,24 @@ class _Run:
             text = f"metrics cannot be written to {self._strategy.metrics}: {error.strerror}"
             if text not in self.report.warnings:
                 self.report.warnings.append(text)
+
+
+def _call(command: str, told: dict[str, str]) -> str:
+    """Run a command of on_error; return what went wrong."""
+    try:
+        run_hook(command, told, HOOK_LIMIT_S)
+    except PackstoneError as error:
+        return error.message
+    return ""
+
+
+def _ping(url: str, event: str, text: str) -> str:
+    """Tell a monitor; return what went wrong."""
+    try:
+        ping(url, event, text)
+    except PackstoneError as error:
+        return error.message
+    return ""
 
 
 def _newest(job: Job, options: RunOptions) -> int:
