@@ -141,7 +141,7 @@ def test_an_interrupted_run(run: Packstone, write, source: Path) -> None:
 command = {{ argv = ["sh", "-c", "echo; touch begun; sleep 60"], name = "slow" }}
 every = "1h"
 priority = "urgent"
-after = "touch after"
+after = "sleep 0.5; touch after"
 on_error = "echo $PACKSTONE_STATUS > on_error"
 
 [jobs.second]
@@ -154,7 +154,7 @@ every = "1h"
     while not (run.directory / "begun").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    # as a terminal does it: to all of the group, and then systemd to the first
+    # as a terminal does it, to all of the group; and then systemd to the first
     os.killpg(process.pid, signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)

@@ -95,6 +95,11 @@ class ObjectReader:
         """
         return self._get(ObjectType.CHUNK, base_id, depth, heal=heal)
 
+    def pack_below(self, chunk_id: bytes, depth: int) -> str | None:
+        """Return the pack from which a chunk of less than `depth` steps is read, if any."""
+        places = self._index.find(chunk_id)
+        return places[0].pack_id if places and places[0].depth < depth else None
+
     def is_quick(self, chunk_id: bytes, depth: int) -> bool:
         """Return whether a chunk, and what it stands on, can be had without waiting or paying."""
         for place in self._index.find(chunk_id):
