@@ -13,9 +13,10 @@ from fault_proxy import Faults, proxy
 from object_server import url_of
 
 import packstone
-from packstone.errors import GenerationChanged
+from packstone.errors import GenerationChanged, StorageUnavailable
 from packstone.model import ObjectType
-from packstone.repository import bundles
+from packstone.repository import bundles, index
+from packstone.repository.bases import Base, Candidates
 from packstone.repository.bundles import Row, list_bundles, read_bundle, write_bundles
 from packstone.repository.publishing import publish_footers, renew_footers
 from packstone.repository.repository import ObjectRepository
@@ -241,3 +242,105 @@ def test_a_bundle_that_cannot_be_stored(
         repository.snapshot([tmp_path / "source"])
     (bundle,) = list_bundles(open_storage(url))
     assert bundle.pack_count == 4
+
+
+def without_footers(scene: Scene, pack_id: str, start: int, size: int) -> None:
+    """Leave of a pack nothing but the bytes of one record, where they are."""
+    storage, name = open_storage(scene.url), f"packs/{pack_id[:2]}/{pack_id}"
+    data = storage.get(name, 1 << 24)
+    storage.put(name, bytes(start) + data[start : start + size] + bytes(len(data) - start - size))
+    scene.new_machine()
+
+
+class Delta:
+    """A chunk that is a delta against a file of a scene."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.base = scene.files["0"]
+        self.data = self.base[:-100] + os.urandom(100)
+
+    def id(self, objects: ObjectRepository) -> bytes:
+        return objects.hasher.id(ObjectType.CHUNK, self.data)
+
+    def put(self, objects: ObjectRepository) -> int:
+        """Store it unless it is there; return how many chunks became deltas."""
+        writer = objects.writer()
+        try:
+            if writer.reserve([self.id(objects)])[0]:
+                base_id = objects.hasher.id(ObjectType.CHUNK, self.base)
+                bases = Candidates([Base(base_id, 0, 1)], [])
+                writer.put_chunk(self.id(objects), self.data, (1, 2), bases)
+            writer.finish()
+            return writer.chunks_delta
+        finally:
+            writer.abandon()
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_no_delta_stands_on_what_only_a_bundle_has(scene: Scene, is_stored: bool) -> None:
+    """Neither a new one, nor one that was stored when its base could be found without bundles."""
+    delta = Delta(scene)
+    with scene.objects() as objects:
+        if is_stored:
+            assert delta.put(objects) == 1
+        (place,) = objects.index.find(objects.hasher.id(ObjectType.CHUNK, delta.base))
+    without_footers(scene, place.pack_id, place.offset, place.stored_size)
+    with scene.objects() as objects:
+        with pytest.raises(GenerationChanged, match="bundle"):
+            delta.put(objects)
+        assert delta.put(objects) == 0  # whole
+    for name in scene.bundles():
+        open_storage(scene.url).delete(name)
+    scene.new_machine()
+    with scene.objects() as objects:
+        assert objects.reader.get(ObjectType.CHUNK, delta.id(objects)) == delta.data
+
+
+def test_many_lies_are_put_right_at_once(scene: Scene) -> None:
+    scene.replace_bundles(swapped)
+    with scene.open() as repository, pytest.raises(GenerationChanged, match="bundle"):
+        repository.snapshot([scene.source])
+    with scene.open() as repository:
+        assert repository.snapshot([scene.source]).chunks_new == 0
+    assert scene.is_restored()
+
+
+def test_many_packs_without_footers_are_missed_once(scene: Scene) -> None:
+    """Bundles tell of them for ever, and are not believed twice."""
+    with scene.objects() as objects:
+        ids = [objects.hasher.id(ObjectType.CHUNK, data) for data in scene.files.values()]
+        packs = [place.pack_id for place in objects.index.find_many(ids) if place is not None]
+    for pack_id in packs[: bundles.FEW + 1]:
+        without_footers(scene, pack_id, 0, 0)
+    with scene.open() as repository, pytest.raises(GenerationChanged, match="bundle"):
+        repository.snapshot([scene.source])
+    with scene.open() as repository:
+        assert repository.snapshot([scene.source]).chunks_new == bundles.FEW + 1
+    assert scene.is_restored()
+
+
+@pytest.mark.parametrize("fails", ["read_packs", "_forget"])
+def test_what_fails_while_bundles_are_confirmed_confirms_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    lost = scene.files["0"]
+    with scene.objects() as objects:
+        lost_id = objects.hasher.id(ObjectType.CHUNK, lost)
+        (place,) = objects.index.find(lost_id)
+    without_footers(scene, place.pack_id, 0, 0)
+    with scene.objects() as objects:
+        sessions = [objects.writer() for _ in range(2)]
+        for session in sessions:
+            assert session.reserve([lost_id]) == [False]
+
+        def fail(*_: object) -> None:
+            raise StorageUnavailable("not now")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(index if fails == "read_packs" else index.Index, fails, fail)
+            with pytest.raises(StorageUnavailable):
+                sessions[0].finish()
+        with pytest.raises(GenerationChanged, match="bundle"):
+            sessions[1].finish()
+        for session in sessions:
+            session.abandon()

@@ -75,6 +75,17 @@ def drop_bases(transaction: Any, database: Any, number: int) -> None:
             found = cursor.delete()  # and stands on the next
 
 
+def bases_in(transaction: Any, database: Any, number: int) -> set[bytes]:
+    """Return the ids of what the deltas of a pack stand on."""
+    ids: set[bytes] = set()
+    cursor = transaction.cursor(db=database)
+    found = cursor.set_range(RECORD.pack(number, 0))
+    while found and bytes(cursor.key()[: NUMBER.size]) == NUMBER.pack(number):
+        ids.update(split_ids(bytes(cursor.value())))
+        found = cursor.next()
+    return ids
+
+
 def drop_cuts(transaction: Any, database: Any, number: int, rows: bytes) -> int:
     """Drop the chunks of a pack from their cuts, where no later ones have come; count the cuts."""
     keys = sorted(keys_of(rows))

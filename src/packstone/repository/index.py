@@ -32,6 +32,7 @@ from packstone.repository.cuts import (
     CUT_SIDE,
     CUTS,
     CutReader,
+    bases_in,
     cut_rows,
     find_hanging,
     split_ids,
@@ -72,6 +73,7 @@ _MANY_PACKS = 64  # unseen packs from which on their objects are sorted on disk
 
 _COMPLETE = b"complete"
 _HEARSAY = b"hearsay"  # ids of packs whose own footers were not read
+_DISTRUST = b"distrust"  # there where a bundle was found to be wrong
 _CACHED_PACKS = 64
 
 
@@ -91,7 +93,7 @@ class Index:
         self._rows_lock = threading.Lock()
         self._numbers: dict[int, str] = {}
         self._hearsay: frozenset[int] = frozenset()  # numbers of packs known from bundles only
-        self._counted_on: set[int] = set()  # of these
+        self._counted_on: set[int] = set()  # numbers of packs, while there are any of these
         self._asks_bundles = True
         self._pack_sizes: dict[int, int] = {}
         self._epoch = b""
@@ -208,7 +210,8 @@ class Index:
 
         def packs() -> Iterator[Pack]:
             told: set[str] = set()
-            if storage.is_far and self._asks_bundles and len(unseen) > FEW:
+            asks = storage.is_far and self._asks_bundles and len(unseen) > FEW
+            if asks and self._trusts_bundles():
                 self._note_hearsay(unseen)
                 for pack in bundled_packs(storage, self._sealer, unseen, there):
                     told.add(pack.id)
@@ -251,25 +254,53 @@ class Index:
 
         Returns whether all of them say what the bundles did; what did not is put right.
         """
-        with self._reading():
-            numbers = self._counted_on & self._hearsay
+        with self._reading() as transaction:
+            counted = frozenset(self._counted_on)
+            numbers = self._standing_on(transaction, counted) & self._hearsay
             ids = {self._numbers[number]: number for number in sorted(numbers)}
             sizes = {pack_id: self._pack_sizes[number] for pack_id, number in ids.items()}
-        self._counted_on.clear()
         wrong: list[int] = []
-        if not ids:
-            return True
         for pack_id, found in zip(
             ids, read_packs(storage, list(ids), sizes, self._sealer), strict=True
         ):
             if isinstance(found, Damaged) or not self.agrees(found) or self.count_differing(found):
                 wrong.append(ids[pack_id])
-        with self._writing:
-            self._note_hearsay((), without=ids)
         if wrong:
+            with self._writing:
+                self._write(self._distrust)
             self._forget(wrong)
+        # Last: who is killed before has confirmed nothing.
+        if ids:
+            with self._writing:
+                self._note_hearsay((), without=ids)
+        self._counted_on.difference_update(counted)
+        if wrong:
             self.refresh(storage)
+            self._drop_hanging()
         return not wrong
+
+    def _standing_on(self, transaction: Any, numbers: Collection[int]) -> set[int]:
+        """Return packs and all those that what is in them stands on, by number."""
+        if not self._hearsay:
+            return set()
+        databases = self._view.databases
+        found: set[int] = set()
+        waiting = set(numbers)
+        while waiting:
+            number = waiting.pop()
+            found.add(number)
+            for base_id in bases_in(transaction, databases[BASES], number):
+                value = transaction.get(base_id, b"", db=databases[OBJECTS])
+                waiting.update(at for at, *_ in places_in(value) if at not in found)
+        return found
+
+    def _distrust(self, transaction: Any) -> None:
+        """Mark that bundles have told what is not so: this view asks none any more."""
+        transaction.put(_DISTRUST, b"1", db=self._view.databases[META])
+
+    def _trusts_bundles(self) -> bool:
+        with self._reading() as transaction:
+            return transaction.get(_DISTRUST, db=self._view.databases[META]) is None
 
     def _drop_hanging(self) -> None:
         """Drop places of deltas whose bases are gone: what cannot be decoded is not present.
@@ -453,15 +484,24 @@ class Index:
         return found
 
     def _count_on(self, places: Iterable[tuple[int, ...]], hearsay: Container[int]) -> None:
-        """Note a pack that an object is counted on to be in, if only bundles say that it is."""
-        first = -1
+        """Note a pack that an object is counted on to be in, rather one whose footer was read."""
+        chosen = -1
         for number, *_ in places:
-            if number in self._numbers:
-                if number not in hearsay or number in self._counted_on:
-                    return
-                first = number if first < 0 else first
-        if first >= 0:
-            self._counted_on.add(first)
+            if number in self._counted_on:
+                return
+            if number in self._numbers and (chosen < 0 or number not in hearsay):
+                chosen = number
+        if chosen >= 0:
+            self._counted_on.add(chosen)
+
+    def count_on(self, ids: Iterable[bytes]) -> None:
+        """Note that something new stands on these objects, wherever they are."""
+        with self._reading() as transaction:
+            if not self._hearsay:
+                return
+            for object_id in ids:
+                value = transaction.get(object_id, b"", db=self._view.databases[OBJECTS])
+                self._counted_on.update(n for n, *_ in places_in(value) if n in self._numbers)
 
     def find(self, object_id: bytes) -> list[Place]:
         """Return every place of an object, the newest of least depth first; may be empty."""

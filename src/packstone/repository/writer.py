@@ -314,6 +314,7 @@ class ObjectWriter:
         )
         if self._stands_on_too_much(lineage):
             return None
+        self._index.count_on(lineage.bases)
         self._announce_deltas()
         if self.fetching is not None:
             pack_id = self._reader.pack_below(kept[0][0].id, kept[0][0].depth + 1)
