@@ -13,7 +13,7 @@ import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,7 @@ from packstone.storage.base import Storage
 
 FOLDER = "bundles"
 FEW = 32  # packs that are asked one by one, and that are not worth a bundle
-_FULL = 12 * MIB  # of footers in one bundle: sealing and padding must leave it below the limit
+FULL = 12 * MIB  # of footers in one bundle: sealing and padding must leave it below the limit
 _MOST_PACKS = 65_536  # in one bundle
 _AT_ONCE, _FOOTERS_AT_ONCE = 4, 16
 _NAME = re.compile(r"bundles/([1-9][0-9]{0,5})-([0-9a-f]{64})")
@@ -43,7 +43,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Bundle(msgspec.Struct, frozen=True):
-    packs: list[Row]
+    # Seen before the rows are: small ones take many times their bytes.
+    packs: Annotated[list[Row], msgspec.Meta(max_length=_MOST_PACKS)]
 
 
 class Listed(NamedTuple):
@@ -70,7 +71,7 @@ def read_bundle(storage: Storage, sealer: Sealer, name: str) -> list[Row]:
         raise Damaged(f"{name} is not what its name says", name=name)
     payload = open_envelope(data, Kind.BUNDLE, name, sealer).payload
     rows = decode_payload(payload, _Bundle, name).packs
-    if len(rows) > _MOST_PACKS or any(len(row.pack_id) != ID_SIZE for row in rows):
+    if any(len(row.pack_id) != ID_SIZE for row in rows):
         raise Damaged(f"{name} lists no sound packs", name=name)
     return rows
 
@@ -115,9 +116,9 @@ def write_bundles(
     part: list[Row] = []
     size = 0
     for row in rows:
-        if len(row.footer) > _FULL:
+        if len(row.footer) > FULL:
             continue
-        if part and (size + len(row.footer) > _FULL or len(part) == _MOST_PACKS):
+        if part and (size + len(row.footer) > FULL or len(part) == _MOST_PACKS):
             _write(storage, sealer, random(32), part)
             part, size = [], 0
         part.append(row)

@@ -44,11 +44,15 @@ def read_packs(
                 future.cancel()
 
 
-def read_footer_of(storage: Storage, pack_id: str, size: int, sealer: Sealer) -> bytes:
-    """Return the bytes of a pack's footer, in one request as a rule; Damaged, StorageError."""
+def read_footer_of(storage: Storage, pack_id: str, size: int, sealer: Sealer, most: int) -> bytes:
+    """Return the bytes of a pack's footer, in one request as a rule.
+
+    Raises Damaged, also for one of more than `most` bytes, and StorageError.
+    """
     start = max(0, size - _TAIL)
     at_hand = storage.is_quick(pack_name(pack_id), start, size - start)
-    return read_footer(storage if at_hand else _Tail(storage, pack_id, size), pack_id, size, sealer)
+    ranges = storage if at_hand else _Tail(storage, pack_id, size)
+    return read_footer(ranges, pack_id, size, sealer, most)
 
 
 def _read(

@@ -380,11 +380,11 @@ class _Given:
         return self._data[offset : offset + size]
 
 
-def read_footer(storage: Ranges, pack_id: str, size: int, sealer: Sealer) -> bytes:
-    """Return the bytes of a pack's second footer; raises Damaged, StorageError."""
+def read_footer(storage: Ranges, pack_id: str, size: int, sealer: Sealer, most: int) -> bytes:
+    """Return the bytes of a pack's second footer; raises Damaged above `most`, StorageError."""
     name = pack_name(pack_id)
     _kind, _salt, offset, footer_size = _second_copy(storage, name, size, sealer)
-    if not 0 < footer_size <= MAX_FOOTER:
+    if not 0 < footer_size <= min(most, MAX_FOOTER):
         raise Damaged(f"{name}: footer of {footer_size} bytes", name=name, offset=offset)
     data = storage.get_range(name, offset, footer_size)
     open_footer(pack_id, size, data, sealer)

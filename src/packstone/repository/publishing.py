@@ -6,10 +6,10 @@ Whatever fails here is of no consequence: nothing depends on bundles.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
-from packstone.errors import Damaged, StorageError
+from packstone.errors import Damaged, StorageError, UnsupportedFormat
 from packstone.model import MIB
 from packstone.repository import bundles
 from packstone.repository.layout import pack_name
@@ -35,20 +35,26 @@ def _publish(repository: ObjectRepository, written: Sequence[str]) -> None:
     sizes = {pack_id: size for pack_id, size, _kind, _count in repository.index.counts()}
     waiting = [pack_id for pack_id in waiting if pack_id in sizes]
     is_due = len(waiting) > bundles.FEW
-    rows: list[bundles.Row] = []
-    for pack_id in waiting:
-        size = sizes[pack_id]
-        # Records may leave the cache before there are enough packs: now a footer costs nothing.
-        if is_due or storage.is_quick(pack_name(pack_id), max(0, size - MIB), MIB):
-            with contextlib.suppress(Damaged):
-                read = partial(read_footer_of, storage, pack_id, size, repository.sealer)
-                rows.append(
-                    bundles.Row(bytes.fromhex(pack_id), size, storage.footer(pack_id, read))
-                )
+
+    def rows() -> Iterator[bundles.Row]:
+        for pack_id in waiting:
+            size = sizes[pack_id]
+            # Records may leave the cache before there are enough packs: now a footer costs nothing.
+            if is_due or storage.is_quick(pack_name(pack_id), max(0, size - MIB), MIB):
+                with contextlib.suppress(Damaged, UnsupportedFormat):
+                    read = partial(
+                        read_footer_of, storage, pack_id, size, repository.sealer, bundles.FULL
+                    )
+                    footer = storage.footer(pack_id, read)
+                    yield bundles.Row(bytes.fromhex(pack_id), size, footer)
+
     storage.note_unbundled(waiting)
-    if is_due:
-        bundles.write_bundles(storage, repository.sealer, repository.random, rows)
+    if is_due:  # one by one: after a first snapshot there are many
+        bundles.write_bundles(storage, repository.sealer, repository.random, rows())
         storage.note_unbundled([])
+    else:
+        for _row in rows():
+            pass  # it is in the cache
 
 
 def renew_footers(repository: ObjectRepository) -> None:
@@ -60,5 +66,5 @@ def renew_footers(repository: ObjectRepository) -> None:
                 storage,
                 sealer,
                 repository.random,
-                lambda pack_id, size: read_footer_of(storage, pack_id, size, sealer),
+                lambda pack_id, size: read_footer_of(storage, pack_id, size, sealer, bundles.FULL),
             )
