@@ -13,7 +13,7 @@ from fault_proxy import Faults, proxy
 from object_server import url_of
 
 import packstone
-from packstone.errors import GenerationChanged, StorageUnavailable
+from packstone.errors import GenerationChanged, ObjectMissing, StorageUnavailable
 from packstone.model import ObjectType
 from packstone.repository import bundles, index
 from packstone.repository.bases import Base, Candidates
@@ -317,6 +317,21 @@ def test_many_packs_without_footers_are_missed_once(scene: Scene) -> None:
     with scene.open() as repository:
         assert repository.snapshot([scene.source]).chunks_new == bundles.FEW + 1
     assert scene.is_restored()
+
+
+def test_what_a_bundle_hides_is_found_behind_what_is_gone(scene: Scene) -> None:
+    """One chunk that is in no pack must not make all that a bundle leaves out seem so."""
+
+    def hidden(rows: list[Row]) -> list[Row]:
+        return [Row(row.pack_id, row.size, rows[0].footer) for row in rows if row.size < FILE * 2]
+
+    scene.replace_bundles(hidden)
+    with scene.objects() as objects:
+        with pytest.raises(ObjectMissing):
+            objects.reader.get(ObjectType.CHUNK, os.urandom(32))
+        for data in scene.files.values():
+            chunk_id = objects.hasher.id(ObjectType.CHUNK, data)
+            assert objects.reader.get(ObjectType.CHUNK, chunk_id) == data
 
 
 @pytest.mark.parametrize("fails", ["read_packs", "_forget"])

@@ -249,21 +249,30 @@ class Index:
 
         self._write(change)
 
-    def confirm(self, storage: Storage) -> bool:
+    def confirm(self, storage: Storage, *, to_read: bool = False) -> bool:
         """Read the footers of packs that were counted on and that only bundles had told of.
 
-        Returns whether all of them say what the bundles did; what did not is put right.
+        Returns whether all of them say what the bundles did; what did not is put right. `to_read`
+        looks at all that only bundles had told of, and leaves those without a footer: what the
+        view has of them may still be read.
         """
         with self._reading() as transaction:
-            counted = frozenset(self._counted_on)
-            numbers = self._standing_on(transaction, counted) & self._hearsay
+            counted = frozenset() if to_read else frozenset(self._counted_on)
+            numbers = self._hearsay
+            if not to_read:
+                numbers = self._standing_on(transaction, counted) & numbers
             ids = {self._numbers[number]: number for number in sorted(numbers)}
             sizes = {pack_id: self._pack_sizes[number] for pack_id, number in ids.items()}
         wrong: list[int] = []
+        unread: list[str] = []
         for pack_id, found in zip(
             ids, read_packs(storage, list(ids), sizes, self._sealer), strict=True
         ):
-            if isinstance(found, Damaged) or not self.agrees(found) or self.count_differing(found):
+            if isinstance(found, Damaged) and to_read:
+                unread.append(pack_id)
+            elif isinstance(found, Damaged) or not (
+                self.agrees(found) and not self.count_differing(found)
+            ):
                 wrong.append(ids[pack_id])
         if wrong:
             with self._writing:
@@ -272,7 +281,7 @@ class Index:
         # Last: who is killed before has confirmed nothing.
         if ids:
             with self._writing:
-                self._note_hearsay((), without=ids)
+                self._note_hearsay((), without=ids.keys() - set(unread))
         self._counted_on.difference_update(counted)
         if wrong:
             self.refresh(storage)

@@ -57,6 +57,7 @@ class ObjectReader:
         self._heals = 0  # changes of the view by this reader
         self._rebuilt = False
         self._searched = False
+        self._confirmed = False
         self._may_refresh = True
         self._doubts = 0
 
@@ -264,6 +265,10 @@ class ObjectReader:
                 self._index.refresh(self._storage)
                 if any(self._index.find(each) for each in attempt.lacking):
                     return self._healed()
+            if attempt.lacking and not self._confirmed:
+                self._confirmed = True
+                if not self._index.confirm(self._storage, to_read=True):
+                    return self._healed()  # a bundle had told of packs what is not so
             if not self._rebuilt:
                 wrong = not all(self._footers.agree(*each) for each in attempt.tried)
                 if wrong:
