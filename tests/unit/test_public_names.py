@@ -73,7 +73,6 @@ NAMES = {
     "Strategy",
     "find_doubts",
     "find_schedule",
-    "is_due",
     "load_strategy",
 }
 

@@ -32,6 +32,7 @@ class Kind(enum.IntEnum):
     FEATURE = 4
     HISTORY = 5
     KEY_SLOT = 6
+    BUNDLE = 7
 
 
 # What must be read before there is a passphrase is authenticated, not sealed.

@@ -20,6 +20,7 @@ from packstone.operations.rebase import rebase_chunks
 from packstone.operations.repack import Repacker
 from packstone.repository.marks import Marker, Marks
 from packstone.repository.memory import trim_heap
+from packstone.repository.publishing import renew_footers
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow, list_snapshots
 
@@ -307,6 +308,7 @@ def prune_repository(
             _carry_out(prune, known, prune.plan(known, max_unused), max_unused, rebase)
         prune.clear_temporary(insist=rebase)
         repository.keep_reserve()
+        renew_footers(repository)
         if rebase and (result.kept or result.damaged or repository.damaged_packs):
             repository.warnings.append(
                 "some packs had to stay: bytes of what no snapshot names may be left in them"

@@ -31,6 +31,8 @@ from packstone.operations.parent import Parent
 from packstone.operations.results import SnapshotResult, Ticker
 from packstone.operations.storing import ChunkStore, Workers, drain
 from packstone.repository.contents import ContentWriter
+from packstone.repository.fetching import Fetching
+from packstone.repository.publishing import publish_footers
 from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import find_parent, resolve
 from packstone.repository.trees import DirectoryWriter
@@ -81,8 +83,8 @@ class _Session:
         if wants_deltas is None:
             storage = repository.storage
             wants_deltas = storage.is_near or storage.is_far
-            # What is still in the cache serves as a base for nothing; another costs a request.
-            self.writer.quick_bases = storage.is_far
+            if storage.is_far:
+                self.writer.fetching = Fetching(storage)
         self.store = ChunkStore(
             self.writer,
             repository.hasher,
@@ -120,6 +122,7 @@ class _Session:
                 },
             )
             result.snapshot_id = self.writer.commit(snapshot)
+            publish_footers(self._repository, self.writer.packs_written)
         result.bytes_added = self.writer.bytes_added
         result.bytes_stored = self.writer.bytes_stored
         result.chunks_new = self.writer.chunks_new

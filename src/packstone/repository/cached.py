@@ -53,7 +53,8 @@ class CachedStorage(Storage):
         self._survey_time = -_FRESH
         self._state_tag = ""
         self._locks: dict[str, threading.Lock] = {}
-        self._misses: dict[str, int] = {}  # by pack
+        # Pack, block beside what was fetched → in which direction, how many blocks that was.
+        self._edges: dict[tuple[str, int], tuple[int, int]] = {}
         self._guard = threading.Lock()
         most_unread = min(_UNREAD, self._disk.budget // 4) // BLOCK
         self._ahead = Ahead(self._stream, self._keep_piece, most_unread)
@@ -88,7 +89,10 @@ class CachedStorage(Storage):
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (name, size) of every stored name below the folder `prefix`."""
         rows: Sequence[Listed]
-        if prefix in ("features", "keys") and time.monotonic() - self._survey_time < _FRESH:
+        if (
+            prefix in ("features", "keys", "bundles")
+            and time.monotonic() - self._survey_time < _FRESH
+        ):
             rows = [row for row in self._surveyed if row.name.startswith(prefix + "/")]
         elif prefix == "snapshots":
             rows = self.inner.scan("snapshots/", "statf")  # to see the version of state behind it
@@ -241,14 +245,16 @@ class CachedStorage(Storage):
             return fetched
 
     def _around(self, name: str, number: int) -> Sequence[int]:
-        """Return what to fetch with a block: the more the oftener its pack was asked for.
+        """Return what to fetch with a block: more and more where one goes on beside the last.
 
-        Pages of trees are read one by one, from the end of a pack and from its beginning.
+        So are pages of trees read, from the end of a pack and from its beginning, and bases.
         """
-        misses = self._misses[name] = self._misses.get(name, 0) + 1
-        width = min(1 << (misses - 1), _AROUND)
-        start = number - number % width
-        return self._missing(name, start, start + width - 1)
+        step, width = self._edges.pop((name, number), (1, 0))
+        width = min(2 * width, _AROUND) or 1
+        numbers = [number + step * n for n in range(width) if number + step * n >= 0]
+        self._edges[name, numbers[-1] + step] = (step, width)
+        self._edges.setdefault((name, number - step), (-step, width))
+        return self._missing(name, min(numbers), max(numbers))
 
     def announce(self, ranges: Iterable[tuple[str, int, int]]) -> None:
         """Fetch ranges of packs that will be read soon, many in one request."""
@@ -284,6 +290,27 @@ class CachedStorage(Storage):
     def get_once(self, name: str, offset: int, size: int) -> bytes:
         """Return a range as `get_range` does, that nobody will want again."""
         return self.inner.get_range(name, offset, size)
+
+    # -- bundles of footers -------------------------------------------------------------------
+
+    def unbundled(self) -> Sequence[str]:
+        """Return ids of packs that this machine wrote and no bundle tells of yet."""
+        ids = self._disk.get("unbundled") or b""
+        return [ids[at : at + 32].hex() for at in range(0, len(ids), 32)]
+
+    def note_unbundled(self, pack_ids: Sequence[str]) -> None:
+        """Remember which these are, and forget the footers of others."""
+        self._disk.keep_only("footers", set(pack_ids))
+        self._disk.put("unbundled", b"".join(map(bytes.fromhex, pack_ids)))
+
+    def footer(self, pack_id: str, read: Callable[[], bytes]) -> bytes:
+        """Return the footer of a pack, kept for its bundle while its records may go."""
+        name = f"footers/{pack_id}"
+        found = self._disk.get(name)
+        if found is None:
+            found = read()
+            self._disk.put(name, found)
+        return found
 
     def spool(self) -> Spool:
         """Begin a large file; what was uploaded stays in the cache as long as there is room."""

@@ -11,7 +11,7 @@ import itertools
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from packstone.repository.agreement import (
     misplaced,
     parts,
 )
+from packstone.repository.bundles import FEW, bundled_packs
 from packstone.repository.cuts import (
     BASES,
     CUT_KEY,
@@ -70,6 +71,7 @@ _LOOKED_UP = 1024  # ids in one transaction
 _MANY_PACKS = 64  # unseen packs from which on their objects are sorted on disk
 
 _COMPLETE = b"complete"
+_HEARSAY = b"hearsay"  # ids of packs whose own footers were not read
 _CACHED_PACKS = 64
 
 
@@ -88,6 +90,9 @@ class Index:
         self._rows: OrderedDict[int, bytes] = OrderedDict()
         self._rows_lock = threading.Lock()
         self._numbers: dict[int, str] = {}
+        self._hearsay: frozenset[int] = frozenset()  # numbers of packs known from bundles only
+        self._counted_on: set[int] = set()  # of these
+        self._asks_bundles = True
         self._pack_sizes: dict[int, int] = {}
         self._epoch = b""
         self._seen = -1  # the last transaction whose epoch was compared
@@ -119,7 +124,8 @@ class Index:
         self._lose(transaction)
 
     def reset(self) -> None:
-        """Empty the view, in one step for all who use it."""
+        """Empty the view, in one step for all who use it; it is made anew from packs alone."""
+        self._asks_bundles = False
         with self._writing:
             self._write(self._empty)
 
@@ -170,6 +176,9 @@ class Index:
                 sizes[number] = size
             with self._rows_lock:
                 self._rows.clear()
+            told = bytes(transaction.get(_HEARSAY, b"", db=databases[META]))
+            ids = {told[at : at + ID_SIZE].hex() for at in range(0, len(told), ID_SIZE)}
+            self._hearsay = frozenset(n for n, pack_id in numbers.items() if pack_id in ids)
             self._numbers = numbers
             self._pack_sizes = sizes
             self._epoch = epoch
@@ -198,7 +207,15 @@ class Index:
         damaged: list[Damaged] = []
 
         def packs() -> Iterator[Pack]:
-            for found in read_packs(storage, unseen, there, self._sealer):
+            told: set[str] = set()
+            if storage.is_far and self._asks_bundles and len(unseen) > FEW:
+                self._note_hearsay(unseen)
+                for pack in bundled_packs(storage, self._sealer, unseen, there):
+                    told.add(pack.id)
+                    yield pack
+                self._note_hearsay(told, without=set(unseen) - told)
+            rest = [pack_id for pack_id in unseen if pack_id not in told]
+            for found in read_packs(storage, rest, there, self._sealer):
                 if isinstance(found, Damaged):
                     damaged.append(found)
                 else:
@@ -214,6 +231,45 @@ class Index:
         if gone or damaged or made_anew:
             self._drop_hanging()
         return damaged
+
+    def _note_hearsay(self, pack_ids: Collection[str], without: Collection[str] = ()) -> None:
+        """Remember that of packs only a bundle has told, and that of others it has not."""
+
+        def change(transaction: Any) -> None:
+            databases = self._view.databases
+            told = bytes(transaction.get(_HEARSAY, b"", db=databases[META]))
+            ids = {told[at : at + ID_SIZE] for at in range(0, len(told), ID_SIZE)}
+            ids |= {bytes.fromhex(pack_id) for pack_id in pack_ids}
+            ids -= {bytes.fromhex(pack_id) for pack_id in without}
+            transaction.put(_HEARSAY, b"".join(sorted(ids)), db=databases[META])
+            self._turn(transaction)
+
+        self._write(change)
+
+    def confirm(self, storage: Storage) -> bool:
+        """Read the footers of packs that were counted on and that only bundles had told of.
+
+        Returns whether all of them say what the bundles did; what did not is put right.
+        """
+        with self._reading():
+            numbers = self._counted_on & self._hearsay
+            ids = {self._numbers[number]: number for number in sorted(numbers)}
+            sizes = {pack_id: self._pack_sizes[number] for pack_id, number in ids.items()}
+        self._counted_on.clear()
+        wrong: list[int] = []
+        if not ids:
+            return True
+        for pack_id, found in zip(
+            ids, read_packs(storage, list(ids), sizes, self._sealer), strict=True
+        ):
+            if isinstance(found, Damaged) or not self.agrees(found) or self.count_differing(found):
+                wrong.append(ids[pack_id])
+        with self._writing:
+            self._note_hearsay((), without=ids)
+        if wrong:
+            self._forget(wrong)
+            self.refresh(storage)
+        return not wrong
 
     def _drop_hanging(self) -> None:
         """Drop places of deltas whose bases are gone: what cannot be decoded is not present.
@@ -377,7 +433,7 @@ class Index:
         found: list[bool] = []
         for part in _parts(ids):
             with self._reading() as transaction:
-                numbers = self._numbers
+                numbers, hearsay = self._numbers, self._hearsay
                 get = transaction.get
                 objects = self._view.databases[OBJECTS]
                 for object_id in part:
@@ -390,8 +446,22 @@ class Index:
                         found.append(True)
                     else:
                         found.append(bool(live(bytes(value), numbers)))
+                    if hearsay and found[-1]:
+                        assert value is not None
+                        self._count_on(places_in(value), hearsay)
             self._view.looked_up(len(part))
         return found
+
+    def _count_on(self, places: Iterable[tuple[int, ...]], hearsay: Container[int]) -> None:
+        """Note a pack that an object is counted on to be in, if only bundles say that it is."""
+        first = -1
+        for number, *_ in places:
+            if number in self._numbers:
+                if number not in hearsay or number in self._counted_on:
+                    return
+                first = number if first < 0 else first
+        if first >= 0:
+            self._counted_on.add(first)
 
     def find(self, object_id: bytes) -> list[Place]:
         """Return every place of an object, the newest of least depth first; may be empty."""

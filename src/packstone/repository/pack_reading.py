@@ -10,7 +10,7 @@ from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged
 from packstone.model import KIB
 from packstone.repository.layout import pack_name
-from packstone.repository.packs import Pack, Ranges, read_pack
+from packstone.repository.packs import Pack, Ranges, read_footer, read_pack
 from packstone.storage.base import Storage
 
 _AT_ONCE = 16
@@ -42,6 +42,13 @@ def read_packs(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def read_footer_of(storage: Storage, pack_id: str, size: int, sealer: Sealer) -> bytes:
+    """Return the bytes of a pack's footer, in one request as a rule; Damaged, StorageError."""
+    start = max(0, size - _TAIL)
+    at_hand = storage.is_quick(pack_name(pack_id), start, size - start)
+    return read_footer(storage if at_hand else _Tail(storage, pack_id, size), pack_id, size, sealer)
 
 
 def _read(

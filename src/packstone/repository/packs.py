@@ -369,6 +369,41 @@ def read_pack_at(storage: Storage, pack_id: str, size: int, sealer: Sealer, offs
     return Pack(pack_id, kind, salt, size, rows, (f"{name}: no way leads to its footers",))
 
 
+class _Given:
+    """A footer that was read before, as what can give ranges of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def get_range(self, name: str, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset` in the footer."""
+        return self._data[offset : offset + size]
+
+
+def read_footer(storage: Ranges, pack_id: str, size: int, sealer: Sealer) -> bytes:
+    """Return the bytes of a pack's second footer; raises Damaged, StorageError."""
+    name = pack_name(pack_id)
+    _kind, _salt, offset, footer_size = _second_copy(storage, name, size, sealer)
+    if not 0 < footer_size <= MAX_FOOTER:
+        raise Damaged(f"{name}: footer of {footer_size} bytes", name=name, offset=offset)
+    data = storage.get_range(name, offset, footer_size)
+    open_footer(pack_id, size, data, sealer)
+    return data
+
+
+def open_footer(pack_id: str, size: int, data: bytes, sealer: Sealer) -> Pack:
+    """Return what the bytes of a footer say of a pack of `size` bytes; raises Damaged.
+
+    That this is the footer of this very pack only the pack can tell.
+    """
+    name = pack_name(pack_id)
+    if size > MAX_PACK:
+        raise Damaged(f"pack {pack_id} has {size} bytes, the limit is {MAX_PACK}", name=name)
+    salt, rows = _read_footer(_Given(data), name, 0, len(data), sealer)
+    kind = _validate(name, 0, rows, size, (0, 0))
+    return Pack(pack_id, kind, salt, size, rows, ())
+
+
 _Found = tuple[int, bytes | None, int, int]  # kind, salt, offset and size of a footer; 0 unknown
 
 

@@ -23,6 +23,7 @@ from packstone.errors import Damaged, GenerationChanged, ObjectMissing, StorageE
 from packstone.model import KIB, SMALL_OBJECT, Buffer, ObjectType, Snapshot
 from packstone.repository.ancestry import standing
 from packstone.repository.bases import NONE, Base, Candidates
+from packstone.repository.fetching import Fetching
 from packstone.repository.index import Index
 from packstone.repository.layout import (
     DELTA_FEATURE,
@@ -115,8 +116,8 @@ class ObjectWriter:
         self._closing: list[PackWriter] = []  # full, but for records that others verify
         self._failure: BaseException | None = None  # the first one; nothing is committed after it
         self.present: Collection[bytes] = ()  # metadata ids known for certain, by the caller
-        # Whether only chunks that are read without a request may serve as bases.
-        self.quick_bases = False
+        # What decides which chunks may be fetched to serve as bases; None: all of them.
+        self.fetching: Fetching | None = None
         self.generation = generation
         self._forgotten = index.forgotten()
         self.chunks_new = 0
@@ -290,7 +291,7 @@ class ObjectWriter:
 
         def read() -> Iterator[Buffer]:
             for base in bases:
-                if self.quick_bases and not self._reader.is_quick(base.id, base.depth + 1):
+                if not self._may_read(base):
                     continue
                 try:
                     data = self._reader.base(base.id, base.depth + 1, heal=False)
@@ -314,8 +315,18 @@ class ObjectWriter:
         if self._stands_on_too_much(lineage):
             return None
         self._announce_deltas()
+        if self.fetching is not None:
+            pack_id = self._reader.pack_below(kept[0][0].id, kept[0][0].depth + 1)
+            self.fetching.note_saved(pack_id or "", self._deltas.estimate(raw) - size)
         contents = [data for _base, data in kept]
         return _Record(delta.codec, delta.payload, len(raw), lineage, contents)
+
+    def _may_read(self, base: Base) -> bool:
+        """Return whether a base can be had for nothing, or is worth what it costs."""
+        if self.fetching is None or self._reader.is_quick(base.id, base.depth + 1):
+            return True
+        pack_id = self._reader.pack_below(base.id, base.depth + 1)
+        return pack_id is not None and self.fetching.may_fetch(pack_id)
 
     def _stands_on_too_much(self, lineage: Lineage) -> bool:
         """Return whether readers would refuse a delta for all that they need to make it."""
@@ -454,6 +465,11 @@ class ObjectWriter:
         if self._failure is not None:
             raise self._failure
         self._forget_known(self._index.flush())
+        if not self._dry_run and not self._index.confirm(self._storage):
+            raise GenerationChanged(
+                "packs do not hold what a bundle of footers said they do",
+                hint="Nothing was committed. The index is right now: run the same command again",
+            )
 
     def commit(self, snapshot: Snapshot, *, like: str = "") -> str:
         """Finish, then put the snapshot object: the one commit point. Return its id.

@@ -99,6 +99,7 @@ MODES = {
     Kind.FEATURE: AUTHENTICATED,
     Kind.HISTORY: SEALED,
     Kind.KEY_SLOT: PLAIN,
+    Kind.BUNDLE: SEALED,
 }
 kinds = pytest.mark.parametrize("kind", Kind)
 kept = pytest.mark.parametrize("kind", [kind for kind in Kind if MODES[kind] != PLAIN])
