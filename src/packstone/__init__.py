@@ -118,7 +118,6 @@ _HOMES = {
     "packstone.operations.jobs.run": ("run_jobs",),
     "packstone.operations.jobs.schedule": ("Schedule", "find_schedule"),
     "packstone.operations.jobs.strategy": ("Job", "RepositoryTarget", "Strategy"),
-    "packstone.operations.jobs.timetable": ("is_due",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
     "packstone.operations.passphrases": ("configured_passphrase", "passphrase_from_file"),
@@ -157,8 +156,8 @@ __all__ = [
     "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "Strategy",
     "StrategyInvalid", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
     "__version__", "advise_jobs", "check_names", "configured_passphrase", "find_doubts",
-    "find_schedule", "import_key", "init", "is_due", "load_strategy", "open",
-    "passphrase_from_file", "plan_jobs", "rehearse_job", "restore_job", "run_jobs",
+    "find_schedule", "import_key", "init", "load_strategy", "open", "passphrase_from_file",
+    "plan_jobs", "rehearse_job", "restore_job", "run_jobs",
 ]  # fmt: skip
 
 

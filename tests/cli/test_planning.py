@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 from pathlib import Path
 from random import Random
@@ -123,3 +124,36 @@ def test_a_restore_from_a_disk_that_is_mounted_read_only(run, place: Path) -> No
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert (place / "out").is_dir() and not list((place / "main" / "history").iterdir())
+
+
+def test_a_database_from_run_to_rehearsal(run, tmp_path: Path) -> None:
+    """A job is run, planned, rehearsed into a scratch database, and planned again."""
+    database = tmp_path / "tickets.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE tickets (id INTEGER PRIMARY KEY, text TEXT)")
+        rows = [(number, f"ticket {number}") for number in range(1000)]
+        connection.executemany("INSERT INTO tickets VALUES (?, ?)", rows)
+    connection.close()
+    strategy = tmp_path / "packstone.toml"
+    strategy.write_text(
+        f'[repositories.main]\nlocation = "{tmp_path}/main"\n'
+        f'[jobs.tickets]\nrepository = "main"\nsqlite = {{ files = ["{database}"] }}\n'
+        f'rpo = "1h"\nrto = "1h"\n'
+    )
+    run.environment |= {
+        "PACKSTONE_CONFIG": str(strategy),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+    run("init", tmp_path / "main", "--plain", "-q")
+    run("run", "tickets")
+    assert run("plan", "--json").json["jobs"][0]["missed"] == []
+    streamed = run("rehearse", "tickets", "--json").json
+    assert streamed["errors"] == [] and streamed["bytes"] > 10_000 and not streamed["loaded"]
+    scratch = tmp_path / "scratch.db"
+    loaded = run("rehearse", "tickets", "--to-database", scratch, "--json").json
+    assert loaded["loaded"] and loaded["bytes"] == streamed["bytes"]
+    with sqlite3.connect(scratch) as connection:
+        assert connection.execute("SELECT * FROM tickets ORDER BY id").fetchall() == rows
+    connection.close()
+    run("rehearse", "tickets", "--to-database", scratch, code=2)
+    assert run("advise", "--json").json["repositories"][0]["jobs"][0]["run_seconds"] > 0
