@@ -28,7 +28,8 @@ from packstone.storage.objects import Listed, ObjectStorage
 BLOCK = 2 * MIB  # of a pack: what one request reads around a wanted record
 CACHE_SIZE = GIB  # bytes on disk, unless PACKSTONE_CACHE_SIZE says otherwise
 FETCHES = 16  # small requests on their way at once
-_FRESH = 60.0  # seconds for which the listing made with the lock tells features and keys
+_FRESH = 60.0  # seconds for which the listing made with the lock tells of the folders below
+_SURVEYED = ("bundles", "features", "history", "keys")
 _IMMUTABLE = ("config", "config.bak")
 _SUM = 32
 _UNREAD = 256 * MIB  # of packs that were fetched before they are read
@@ -79,7 +80,7 @@ class CachedStorage(Storage):
     # -- listings ---------------------------------------------------------------------------
 
     def scan(self, after: str, until: str) -> Sequence[Listed]:
-        """Return the names between two; with the locks come features and keys, unasked."""
+        """Return the names between two; with the locks come other small things, unasked."""
         if after != "locks/":
             return self.inner.scan(after, until)
         rows = self.inner.scan("", "packs/")  # the same request, a few names more
@@ -89,10 +90,7 @@ class CachedStorage(Storage):
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (name, size) of every stored name below the folder `prefix`."""
         rows: Sequence[Listed]
-        if (
-            prefix in ("features", "keys", "bundles")
-            and time.monotonic() - self._survey_time < _FRESH
-        ):
+        if prefix in _SURVEYED and time.monotonic() - self._survey_time < _FRESH:
             rows = [row for row in self._surveyed if row.name.startswith(prefix + "/")]
         elif prefix == "snapshots":
             rows = self.inner.scan("snapshots/", "statf")  # to see the version of state behind it
@@ -169,14 +167,15 @@ class CachedStorage(Storage):
     def put(self, name: str, data: Buffer) -> None:
         """Store `data` under `name`, replacing what was there in one step."""
         self._memory.pop(name, None)
-        self._survey_time = -_FRESH if name.startswith(("features", "keys")) else self._survey_time
+        if name.startswith(_SURVEYED):
+            self._survey_time = -_FRESH
         self.inner.put(name, data)
         if name.startswith("snapshots/"):
             self._disk.put(name, bytes(data))
 
     def put_if_absent(self, name: str, data: Buffer) -> bool:
         """Store `data` unless the name exists; return whether it was stored."""
-        if name.startswith(("features", "keys")):
+        if name.startswith(_SURVEYED):
             self._survey_time = -_FRESH
         return self.inner.put_if_absent(name, data)
 
@@ -335,13 +334,14 @@ class CachedStorage(Storage):
     def delete(self, name: str) -> None:
         """Remove a name durably; removing one that is gone is no error."""
         self._memory.pop(name, None)
-        if name.startswith(("features", "keys")):
+        if name.startswith(_SURVEYED):
             self._survey_time = -_FRESH
         self.inner.delete(name)
         self._disk.forget(name)
 
     def delete_many(self, names: Collection[str]) -> None:
         """Remove names durably; those that are gone are no error."""
+        self._survey_time = -_FRESH
         self.inner.delete_many(names)
         for name in names:
             self._disk.forget(name)
