@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from packstone.codec.hashing import checksum
-from packstone.errors import StorageError
+from packstone.errors import ObjectMissing, StorageError, StorageUnavailable
 from packstone.model import GIB, MIB, Buffer
 from packstone.repository.ahead import Ahead, Piece
 from packstone.repository.known import cache_directory, place_digest
@@ -104,7 +104,8 @@ class CachedStorage(Storage):
 
     def _fetch_snapshots(self, names: Sequence[str]) -> None:
         """Get snapshots that this machine has not seen, many at once."""
-        self._disk.keep_only("snapshots", {_flat(name) for name in names})
+        for known in self._disk.others("snapshots", {_flat(name) for name in names}):
+            self._require_gone(known)
         unseen = [name for name in names if not self._disk.has(name)]
         if len(unseen) < 2:
             return
@@ -136,6 +137,16 @@ class CachedStorage(Storage):
             version = self.get_version(name, limit)
             self._keep_snapshot(name, version.data)
         return version.data
+
+    def _require_gone(self, name: str) -> None:
+        """Refuse a listing without a snapshot that this machine has seen and that is there."""
+        with contextlib.suppress(ObjectMissing):
+            self.inner.head(name)
+            raise StorageUnavailable(
+                f"{self.url} does not list {name}, which is there",
+                hint="Nothing was changed. A store whose listings lag cannot hold a repository",
+            )
+        self._disk.forget(name)
 
     def _keep_snapshot(self, name: str, data: bytes) -> bool:
         """Keep a snapshot's bytes if they are those that it is named by; return whether."""
@@ -456,6 +467,15 @@ class _DiskCache:
                 for entry in os.listdir(folder):
                     if entry.startswith(f"{last}-"):
                         self._remove(os.path.join(folder, entry))
+
+    def others(self, folder: str, names: set[str]) -> Sequence[str]:
+        """Return what is kept in a folder, but for some names."""
+        try:
+            entries = os.listdir(os.path.join(self._directory, folder))
+        except OSError:
+            return []
+        whole = [entry for entry in entries if "." not in entry]  # not one that is being written
+        return [f"{folder}/{entry}" for entry in whole if entry not in names]
 
     def keep_only(self, folder: str, names: set[str]) -> None:
         """Drop from a folder what the store does not list any more."""
