@@ -93,9 +93,12 @@ class CachedStorage(Storage):
         if prefix in _SURVEYED and time.monotonic() - self._survey_time < _FRESH:
             rows = [row for row in self._surveyed if row.name.startswith(prefix + "/")]
         elif prefix == "snapshots":
+            known = self._disk.names("snapshots")  # before: others of this machine go on
             rows = self.inner.scan("snapshots/", "statf")  # to see the version of state behind it
             self._state_tag = next((row.tag for row in rows if row.name == "state"), "")
             rows = [row for row in rows if row.name.startswith("snapshots/")]
+            for name in known.difference(row.name for row in rows):
+                self._require_gone(name)
             self._fetch_snapshots([row.name for row in rows])
         else:
             rows = self.inner.scan(f"{prefix}/", f"{prefix}0")
@@ -104,8 +107,6 @@ class CachedStorage(Storage):
 
     def _fetch_snapshots(self, names: Sequence[str]) -> None:
         """Get snapshots that this machine has not seen, many at once."""
-        for known in self._disk.others("snapshots", {_flat(name) for name in names}):
-            self._require_gone(known)
         unseen = [name for name in names if not self._disk.has(name)]
         if len(unseen) < 2:
             return
@@ -468,14 +469,13 @@ class _DiskCache:
                     if entry.startswith(f"{last}-"):
                         self._remove(os.path.join(folder, entry))
 
-    def others(self, folder: str, names: set[str]) -> Sequence[str]:
-        """Return what is kept in a folder, but for some names."""
+    def names(self, folder: str) -> set[str]:
+        """Return the names that are kept in a folder."""
         try:
             entries = os.listdir(os.path.join(self._directory, folder))
         except OSError:
-            return []
-        whole = [entry for entry in entries if "." not in entry]  # not one that is being written
-        return [f"{folder}/{entry}" for entry in whole if entry not in names]
+            return set()
+        return {f"{folder}/{entry}" for entry in entries if "." not in entry}  # those are whole
 
     def keep_only(self, folder: str, names: set[str]) -> None:
         """Drop from a folder what the store does not list any more."""
