@@ -41,6 +41,7 @@ def check_goals(results: Mapping[str, Any]) -> Iterator[Goal]:
         yield from _against_rivals(name, record)
         yield from _memory(name, record)
     yield from _read_all(results)
+    yield from _everyday(results)
     if index := results.get("index"):
         worst = max(line["rss"] for line in index["lines"])
         yield Goal(f"peak RSS, index of {index['chunks']:,}", "< 300 MiB",
@@ -48,6 +49,23 @@ def check_goals(results: Mapping[str, Any]) -> Iterator[Goal]:
         anon = max(line["anon"] for line in index["lines"])
         yield Goal(f"anonymous memory, index of {index['chunks']:,}", "< 300 MiB",
                    f"{anon / MIB:.0f} MiB", anon < 300 * MIB)  # fmt: skip
+
+
+def _everyday(results: Mapping[str, Any]) -> Iterator[Goal]:
+    look = (results.get("look") or {"rows": {}})["rows"]
+    diff, both = (look.get(f"{what}, within one process") for what in ("diff", "listing both"))
+    if diff and both:
+        share = diff["cpu"] / both["cpu"]
+        yield Goal("diff of neighbours, of listing both", "≤ 0.10", f"{share:.3f}", share <= 0.1)
+    rows = (results.get("transfer") or {"rows": {}})["rows"]
+    for what, fast, slow, least in (
+        ("reading through a mount, of restore's rate", "packstone restore", "packstone mount", 0.5),
+        ("copy to an empty repository, of cp's rate", "cp of the packs, sync",
+         "packstone copy, empty", 0.7),
+    ):  # fmt: skip
+        if fast in rows and slow in rows:
+            share = rows[fast]["wall"] / rows[slow]["wall"]
+            yield Goal(what, f"≥ {least:.0%}", f"{share:.0%}", share >= least)
 
 
 def _steps(steps: Mapping[str, Any]) -> Iterator[Goal]:

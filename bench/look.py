@@ -9,6 +9,7 @@ turns; figures are the medians of wall and processor seconds of whole processes.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -55,6 +56,7 @@ class Tools:
         self.packstone = [sys.executable, "-m", "packstone", "-q"]
         self.names = ["packstone", *(name for name in ("restic", "borg") if shutil.which(name))]
         self._number = 0
+        self.figures: dict[str, dict[str, float]] = {}  # all that was found, by row
         self.run([*self.packstone, "init", "--plain", str(work / "packstone")])
         if "restic" in self.names:
             self.run(["restic", "-q", "init", "--repository-version", "2"])
@@ -76,8 +78,6 @@ class Tools:
 
     def restic_ids(self) -> list[str]:
         """Return the ids of the last two snapshots of restic."""
-        import json
-
         listed = subprocess.run(
             ["restic", "snapshots", "--json"], env=self.environment, capture_output=True, check=True
         )
@@ -93,15 +93,16 @@ class Tools:
         for name, figures in found.items():
             wall, cpu = (statistics.median(column) for column in zip(*figures, strict=True))
             result[name] = (wall, cpu)
+            self.figures[name] = {"wall": wall, "cpu": cpu}
             print(f"  {name:<34}{wall:8.2f} s {cpu:8.2f} s")
         return result
 
 
-def look_for(tools: Tools, snapshots: int, repeat: int) -> None:
-    """Copy the standard library, edit it between snapshots, find a name in one and in all."""
+def look_for(tools: Tools, origin: Path, snapshots: int, repeat: int) -> None:
+    """Copy a source tree, edit it between snapshots, find a name in one and in all."""
     source = tools.work / "library"
     skip = shutil.ignore_patterns("__pycache__", "site-packages", "dist-packages", "*.so")
-    shutil.copytree(sysconfig.get_path("stdlib"), source, ignore=skip, symlinks=True)
+    shutil.copytree(origin, source, ignore=skip, symlinks=True)
     files = sorted(path for path in source.rglob("*.py") if path.is_file())
     for number in range(snapshots):
         for path in files[number % 7 :: len(files) // 10]:
@@ -110,15 +111,22 @@ def look_for(tools: Tools, snapshots: int, repeat: int) -> None:
     print(f"find in {snapshots} snapshots of {len(files):,} Python files (wall, processor)")
     packstone = [*tools.packstone, "find", NAME]
     rows = {
-        "packstone, one snapshot": [*packstone, "--snapshot", "latest"],
-        "packstone, all": packstone,
-        "packstone, all, JSON of every path": [*tools.packstone, "--json", "find"],
+        "packstone find, one snapshot": [*packstone, "--snapshot", "latest"],
+        "packstone find, all": packstone,
+        "packstone find, JSON of every path": [*tools.packstone, "--json", "find"],
     }
     if "restic" in tools.names:
-        rows["restic, one snapshot"] = ["restic", "-q", "find", "-s", tools.restic_ids()[-1], NAME]
-        rows["restic, all"] = ["restic", "-q", "find", NAME]
+        rows["restic find, one snapshot"] = [
+            "restic",
+            "-q",
+            "find",
+            "-s",
+            tools.restic_ids()[-1],
+            NAME,
+        ]
+        rows["restic find, all"] = ["restic", "-q", "find", NAME]
     found = tools.compare(rows, repeat)
-    ratio = found["packstone, all"][1] / found["packstone, one snapshot"][1]
+    ratio = found["packstone find, all"][1] / found["packstone find, one snapshot"][1]
     print(f"  all / one: {ratio:.2f} times the processor time\n")
 
 
@@ -176,6 +184,8 @@ def in_one_process(tools: Tools, repeat: int) -> None:
                             pass
                 figures.append(time.process_time() - started)
     diff, both = statistics.median(diffs), statistics.median(lists)
+    tools.figures["diff, within one process"] = {"cpu": diff}
+    tools.figures["listing both, within one process"] = {"cpu": both}
     print(f"  within one process: diff {diff:.4f} s, listing both {both:.4f} s: {diff / both:.3f}")
 
 
@@ -185,19 +195,27 @@ def main() -> None:
     options.add_argument("--snapshots", type=int, default=50)
     options.add_argument("--files", type=int, default=100_000)
     options.add_argument("--repeat", type=int, default=5)
+    options.add_argument(
+        "--source", type=Path, default=Path(sysconfig.get_path("stdlib")),
+        help="a tree of Python files to look in (default: the standard library)",
+    )  # fmt: skip
     options.add_argument("--work", type=Path, help="default: /dev/shm or the system's")
     said = options.parse_args()
     shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     parts: list[Callable[[Tools], None]] = [
-        lambda tools: look_for(tools, said.snapshots, said.repeat),
+        lambda tools: look_for(tools, said.source, said.snapshots, said.repeat),
         lambda tools: differ(tools, said.files, said.repeat),
     ]
+    figures: dict[str, dict[str, float]] = {}
     for part in parts:
         work = Path(tempfile.mkdtemp(prefix="packstone-look-", dir=said.work or shared))
         try:
-            part(Tools(work))
+            tools = Tools(work)
+            part(tools)
+            figures |= tools.figures
         finally:
             shutil.rmtree(work)
+    print(json.dumps({"snapshots": said.snapshots, "files": said.files, "rows": figures}))
 
 
 if __name__ == "__main__":

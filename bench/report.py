@@ -154,6 +154,20 @@ def single_lines(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def everyday_table(results: Mapping[str, Any]) -> str:
+    """Return wall and processor seconds of looking, mounting and copying."""
+    rows: dict[str, Mapping[str, float]] = {}
+    for part in ("look", "transfer"):
+        rows |= (results.get(part) or {"rows": {}})["rows"]
+    if not rows:
+        return ""
+    lines = [
+        [name, f"{figures['wall']:.2f}" if "wall" in figures else "–", f"{figures['cpu']:.3f}"]
+        for name, figures in rows.items()
+    ]
+    return "## Everyday work\n\n" + table(["row", "wall s", "processor s"], lines)
+
+
 def everything(results: Mapping[str, Any]) -> str:
     """Return all tables of a run."""
     machine = results["machine"]
@@ -174,6 +188,8 @@ def everything(results: Mapping[str, Any]) -> str:
     if results.get("steps"):
         parts.append(steps_table(results["steps"]))
     parts += [corpus_table(name, results) for name in results["corpora"]]
+    if text := everyday_table(results):
+        parts.append(text)
     if lines := read_all_lines(results) + single_lines(results):
         parts.append("\n".join(lines))
     rows = [[goal.what, goal.wanted, goal.found, "yes" if goal.met else "**no**"]

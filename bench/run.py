@@ -27,7 +27,7 @@ from rows import ROWS, measure_corpus
 from tool import Command, Tool
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("steps", "single", "corpora", "index")
+PARTS = ("steps", "single", "corpora", "index", "everyday")
 
 
 def parse() -> argparse.Namespace:
@@ -161,6 +161,19 @@ def main() -> None:
                 "--chunks", str(arguments.chunks), "--packstone", shlex.join(packstone),
                 *(word for source in sources for word in ("--source", str(source))),
             )  # fmt: skip
+        save()
+    if "everyday" in parts and "packstone" in programs:
+        say("find, diff, mount, copy")
+        repeat = str(arguments.repeat)
+        files, snapshots = (max(5, round(arguments.scale * full)) for full in (200_000, 50))
+        look = ["--files", str(files), "--snapshots", str(snapshots), "--work", str(scratch)]
+        sources = [c.source for c in corpora if c.name == "SRC"]
+        look += [word for source in sources for word in ("--source", str(source))]
+        results["look"] = in_own_process("look.py", "--repeat", repeat, *look)
+        results["transfer"] = in_own_process(
+            "transfer.py", "--repeat", repeat, "--work", str(work), "--scratch", str(scratch),
+            "--scale", str(arguments.scale),
+        )  # fmt: skip
         save()
     print("\n" + report.everything(results))
     if not arguments.no_plot and in_own_process("plot.py", str(path)) is None:

@@ -237,6 +237,7 @@ def main() -> None:
     add_arguments(parser)
     parser.set_defaults(only="CRM")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--rows", default="", help="only rows with one of these words, by comma")
     parser.add_argument("--scratch", type=Path, default=None, help="default: below --work")
     arguments = parser.parse_args()
     (corpus,) = chosen(arguments)
@@ -250,7 +251,13 @@ def main() -> None:
             place.snapshot(version)
         size = tree_size(corpus.source)
         stored = tree_size(place.tools["packstone"].repository / "packs")
-        found = measure(reading_rows(place) | copying_rows(place), arguments.repeat)
+        words = arguments.rows.split(",")
+        rows = {
+            name: row
+            for name, row in (reading_rows(place) | copying_rows(place)).items()
+            if any(word in name for word in words)
+        }
+        found = measure(rows, arguments.repeat)
     finally:
         corpus.switch(corpus.versions[0])
         shutil.rmtree(work)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def shown(command: click.Command, context: click.Context, skip: set[str]) -> str
     parts = [f"## {context.command_path}", f"```\n{usage}\n```"]
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         if paragraph.startswith("\b"):  # what click does not wrap: examples
-            parts.append("```sh\n" + paragraph.removeprefix("\b\n") + "\n```")
+            examples = textwrap.dedent(paragraph.removeprefix("\b\n"))
+            parts.append(f"```sh\n{examples}\n```")
         else:
             parts.append(paragraph.replace("\n", " "))
     parts.append(

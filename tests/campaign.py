@@ -21,6 +21,16 @@ def trials(short: int, long: int) -> int:
     return int(os.environ.get("PACKSTONE_TEST_TRIALS", "0")) or (long if IS_SOAK else short)
 
 
+def first_seed() -> int:
+    """Return where seeds begin: PACKSTONE_TEST_SEED goes on behind an earlier run, in parts."""
+    return int(os.environ.get("PACKSTONE_TEST_SEED", "0"))
+
+
+def seeds(count: int) -> range:
+    """Return so many seeds, from the first one on."""
+    return range(first_seed(), first_seed() + count)
+
+
 @dataclass
 class Campaign:
     """Counts what was done."""

@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from packstone.operations.jobs.config import load_strategy
     from packstone.operations.jobs.doubts import find_doubts
     from packstone.operations.jobs.growth import Slope
+    from packstone.operations.jobs.load import LoadedPart, restore_job
     from packstone.operations.jobs.plan import JobPlan, plan_jobs
     from packstone.operations.jobs.rehearse import Rehearsal, rehearse_job
     from packstone.operations.jobs.report import JobReport, RunReport
     from packstone.operations.jobs.run import run_jobs
     from packstone.operations.jobs.schedule import Schedule, find_schedule
     from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
-    from packstone.operations.jobs.timetable import is_due
     from packstone.operations.keys import ListedKey, import_key
     from packstone.operations.opening import init, open
     from packstone.operations.passphrases import configured_passphrase, passphrase_from_file
@@ -109,6 +109,7 @@ _HOMES = {
     "packstone.operations.forget": ("ForgetResult",),
     "packstone.operations.jobs.advise": ("JobAdvice", "RepositoryAdvice", "advise_jobs"),
     "packstone.operations.jobs.growth": ("Slope",),
+    "packstone.operations.jobs.load": ("LoadedPart", "restore_job"),
     "packstone.operations.jobs.plan": ("JobPlan", "plan_jobs"),
     "packstone.operations.jobs.rehearse": ("Rehearsal", "rehearse_job"),
     "packstone.operations.jobs.config": ("load_strategy",),
@@ -117,7 +118,6 @@ _HOMES = {
     "packstone.operations.jobs.run": ("run_jobs",),
     "packstone.operations.jobs.schedule": ("Schedule", "find_schedule"),
     "packstone.operations.jobs.strategy": ("Job", "RepositoryTarget", "Strategy"),
-    "packstone.operations.jobs.timetable": ("is_due",),
     "packstone.operations.keys": ("ListedKey", "import_key"),
     "packstone.operations.opening": ("init", "open"),
     "packstone.operations.passphrases": ("configured_passphrase", "passphrase_from_file"),
@@ -147,17 +147,17 @@ __all__ = [
     "Argon2", "Change", "CheckResult", "CommandFailed", "CopyResult", "Damaged", "DamagedPack",
     "DiffResult", "Difference", "Entry", "Estimate", "Finding", "ForgetResult", "FoundPath",
     "FoundVersion", "GenerationChanged", "Growth", "IndexWrong", "Job", "JobAdvice", "JobPlan",
-    "JobReport", "KeptSnapshot", "ListedEntry", "ListedKey", "ObjectMissing", "ObjectsSize",
-    "PackstoneError", "Problem", "Progress", "PruneResult", "Rehearsal", "RepairIndexResult",
-    "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot", "Repository",
-    "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget",
+    "JobReport", "KeptSnapshot", "ListedEntry", "ListedKey", "LoadedPart", "ObjectMissing",
+    "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult", "Rehearsal",
+    "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot",
+    "Repository", "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget",
     "RestoreResult", "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules",
     "RunReport", "Schedule", "Slope", "Snapshot", "SnapshotResult", "SnapshotRow",
     "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "Strategy",
     "StrategyInvalid", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
     "__version__", "advise_jobs", "check_names", "configured_passphrase", "find_doubts",
-    "find_schedule", "import_key", "init", "is_due", "load_strategy", "open",
-    "passphrase_from_file", "plan_jobs", "rehearse_job", "run_jobs",
+    "find_schedule", "import_key", "init", "load_strategy", "open", "passphrase_from_file",
+    "plan_jobs", "rehearse_job", "restore_job", "run_jobs",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from campaign import Caught, campaign, control, trials
+from campaign import Caught, campaign, control, seeds, trials
 from compare_trees import describe, differences
 from crash.commands import CHEAP
 from crash.disks import Disk
@@ -136,7 +136,7 @@ def options_of(seed: int, place: Path) -> dict[str, object]:
 def test_power_cuts(disk: Disk, place: Path) -> None:
     with campaign("P1", "snapshot (ext4, power cut)") as row:
         looked_at = 0
-        for seed in range(CUTS):
+        for seed in seeds(CUTS):
             looked_at += cut_once(
                 disk, place / "sources", seed, LocalStorage, **options_of(seed, place)
             )

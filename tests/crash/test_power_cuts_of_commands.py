@@ -19,7 +19,7 @@ from random import Random
 from statistics import median
 
 import pytest
-from campaign import Caught, campaign, control, trials
+from campaign import Caught, campaign, control, first_seed, trials
 from compare_trees import describe, differences
 from crash.commands import COMMANDS, Command, Stage, forget_serials, make_stage
 from crash.disks import Disk
@@ -105,7 +105,7 @@ def duration(disk: Disk, trial: Trial) -> float:
 
 
 def cut_often(disk: Disk, trial: Trial, place: Path) -> None:
-    chance = Random(trial.name)
+    chance = Random(f"{trial.name} {first_seed()}")
     with campaign("P1", f"{trial.name} (ext4, power cut)") as row:
         longest = 1.2 * duration(disk, trial)
         ended = 0

@@ -11,7 +11,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from operations.pruning import CHEAP, History
+from campaign import Caught, campaign, control, trials
+from operations.pruning import History
 
 import packstone
 from packstone.repository.reserve import RESERVE, RESERVE_SIZE
@@ -20,7 +21,7 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Path]]:
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], Path]]:
     """Mount a file system of a size in MiB."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount")
@@ -28,14 +29,18 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     place = tmp_path / "disk"
     place.mkdir()
 
-    def mount(size: int) -> Path:
-        words = ["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", place]
+    def unmount() -> None:
+        subprocess.run(["umount", "--lazy", place], capture_output=True)  # whoever has it open
+
+    def mount(size: float) -> Path:
+        unmount()
+        words = ["mount", "-t", "tmpfs", "-o", f"size={round(size * 1024)}k", "tmpfs", place]
         if subprocess.run(words, capture_output=True).returncode:
             pytest.skip("mounting is not allowed here")
         return place
 
     yield mount
-    subprocess.run(["umount", "--lazy", place], capture_output=True)  # whoever has it open
+    unmount()
 
 
 def fill_up(place: Path) -> None:
@@ -68,7 +73,7 @@ def crowd(history: History, *, until_full: bool = False) -> None:
 @pytest.mark.parametrize("until_full", [False, True], ids=["by others", "by snapshots"])
 @pytest.mark.parametrize("index", ["current", "behind", "gone"])
 def test_a_full_disk(
-    disk: Callable[[int], Path], index: str, until_full: bool, passphrase: str | None
+    disk: Callable[[float], Path], index: str, until_full: bool, passphrase: str | None
 ) -> None:
     place = disk(32)
     history = History(place, "full", passphrase=passphrase)
@@ -103,7 +108,7 @@ def test_a_full_disk(
         assert (history.location / RESERVE).exists(), "made again as soon as there is much room"
 
 
-def test_reading_on_a_full_disk_without_an_index(disk: Callable[[int], Path]) -> None:
+def test_reading_on_a_full_disk_without_an_index(disk: Callable[[float], Path]) -> None:
     """There is another one in the cache directory meanwhile; nobody takes the reserve for it."""
     place = disk(32)
     history = History(place, "read")
@@ -135,15 +140,10 @@ def halve(history: History) -> None:
 @pytest.mark.parametrize("passphrase", [None, "secret"], ids=["plain", "encrypted"])
 @pytest.mark.parametrize("rebase", [False, True], ids=["plain prune", "rebase"])
 def test_packs_are_written_anew_though_not_all_fit(
-    disk: Callable[[int], Path], passphrase: str | None, rebase: bool
+    disk: Callable[[float], Path], passphrase: str | None, rebase: bool
 ) -> None:
     place = disk(48)
-    history = History(place.parent, "groups", passphrase=passphrase)
-    shutil.rmtree(history.location)
-    history.location = place / "repository"
-    packstone.init(
-        history.location, chunk_size=32 << 10, pack_size=MIB, passphrase=passphrase, argon2=CHEAP
-    ).close()
+    history = History(place.parent, "groups", passphrase=passphrase, disk=place)
     halve(history)
     with history.open() as repository:
         foretold = repository.prune(max_unused=0.0, dry_run=True)
@@ -159,10 +159,67 @@ def test_packs_are_written_anew_though_not_all_fit(
         history.verify(repository)
 
 
-def test_no_reserve_on_a_small_disk(disk: Callable[[int], Path]) -> None:
+def test_no_reserve_on_a_small_disk(disk: Callable[[float], Path]) -> None:
     history = History(disk(8), "small")
     with history.open() as repository:
         history.fill(repository, 1)
         repository.prune()
         history.verify(repository)
     assert not (history.location / RESERVE).exists()
+
+
+def grow(place: Path, seed: int) -> History:
+    """Fill a disk with snapshots, the last byte with something else, and forget the oldest one."""
+    history = History(place.parent, f"sizes {seed}", disk=place)
+    chance = Random(f"sizes {seed}")
+    with history.open(threads=1) as repository:
+        for at in range(100):
+            history.contents = {f"own {at}": chance.randbytes(MIB), "shared": b"s" * 5000}
+            try:
+                history.take(repository)
+            except packstone.StorageFull:
+                break
+        else:
+            raise AssertionError("the disk was never full")
+    history.forget(next(iter(history.stored)))
+    fill_up(place)
+    return history
+
+
+def relieve(history: History) -> None:
+    """Prune on the full disk, then take a snapshot where the room is that this won."""
+    with history.open(threads=1) as repository:
+        assert repository.prune(max_unused=0.5).bytes_freed >= MIB
+        history.verify(repository)
+        history.contents = {"shared": b"s" * 5000}
+        history.take(repository)
+        history.verify(repository)
+
+
+def test_prune_on_full_disks_of_every_size(disk: Callable[[float], Path]) -> None:
+    """Row E2, the second half: the reserve is what makes it work."""
+    with campaign("E2", "prune on a full disk, tmpfs of every size") as row:
+        count = trials(6, 200)
+        for number in range(count):
+            size = 20 + 12.5 * number / count  # steps of 64 KiB in the long form
+            try:
+                relieve(grow(disk(size), number))
+            except BaseException as error:
+                error.add_note(f"{size} MiB, seed {number}")
+                raise
+            row.trials += 1
+
+
+def test_without_a_reserve_it_would_be_noticed(
+    disk: Callable[[float], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("packstone.repository.repository.keep_reserve", lambda *_given: None)
+    with control("E2", "no reserve") as row:
+        for number in range(6):
+            history = grow(disk(20 + 2 * number), number)
+            assert not (history.location / RESERVE).exists()
+            try:
+                relieve(history)
+            except packstone.StorageFull as error:
+                raise Caught from error
+            row.trials += 1

@@ -9,7 +9,15 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from damage.scene import Scene, small_scene
+from campaign import campaign, trials
+from damage.scene import Scene, Shelf, small_scene
+
+from packstone.codec.compression import Compressor
+from packstone.codec.envelope import Kind, open_envelope
+from packstone.codec.hashing import Hasher, checksum, plain_family
+from packstone.errors import Damaged, UnsupportedFormat
+from packstone.model import ObjectType
+from packstone.repository.packs import RecordRow, read_pack
 
 _GAP_STEP = 32  # nobody reads what lies between the footers; its hash is checked as well
 # Restores are slow and one footer is as good as the other: of bytes outside records every eighth.
@@ -114,3 +122,71 @@ def test_the_index_hides_no_damage(scene: Scene, tmp_path: Path) -> None:
             changed = bytearray(data)
             changed[at] ^= 1 << rng.randrange(8)
             assert scene.look(scene.files | {name: bytes(changed)}, index=index).names(name), at
+
+
+# -- every bit, through what reads it ---------------------------------------------------------
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    """Return data with its bit `at` flipped."""
+    changed = bytearray(data)
+    changed[at // 8] ^= 1 << at % 8
+    return bytes(changed)
+
+
+def some_bits(scene: Scene, long: int) -> list[tuple[str, int]]:
+    """Return (name, bit) all over the repository, as many as there are trials."""
+    bits = [(name, at) for name, data in scene.files.items() for at in range(8 * len(data))]
+    return bits[:: max(1, len(bits) // trials(8_000, long))]
+
+
+def test_every_bit_by_what_reads_it(scene: Scene) -> None:
+    """Small objects are refused; a pack's rows come whole, and a record is right or refused."""
+    kinds = {"config": Kind.CONFIG, "config.bak": Kind.CONFIG, "state": Kind.STATE}
+    packs = {name: scene.pack(name) for name in scene.packs()}
+    hasher = Hasher(plain_family())
+    codec = Compressor(3)
+
+    def objects(row: RecordRow, data: bytes) -> list[bytes]:
+        stored = data[row.offset : row.offset + row.stored_size]
+        raw = memoryview(codec.decode(row.codec, stored, row.raw_size))
+        found, at = [], 0
+        for _id, size, kind in row.object_rows():
+            found.append(hasher.id(ObjectType(kind), raw[at : at + size]))
+            at += size
+        return found
+
+    with campaign("B1", "plain: single bits, by what reads them") as row:
+        for name, at in some_bits(scene, 1 << 30):
+            data = scene.files[name]
+            changed = flipped(data, at)
+            row.trials += 1
+            if name not in packs:
+                kind = kinds.get(name, Kind.SNAPSHOT)
+                if name.startswith("history"):
+                    kind = Kind.HISTORY
+                with pytest.raises(Damaged):
+                    open_envelope(changed, kind, name, scene.sealer)
+                continue
+            pack = packs[name]
+            found = read_pack(Shelf({name: changed}, ""), pack.id, len(data), scene.sealer)
+            assert found.rows == pack.rows and checksum(changed).hex() != pack.id
+            for each in pack.rows:
+                if each.offset <= at // 8 < each.offset + each.stored_size:
+                    try:
+                        ids = objects(each, changed)
+                    except (Damaged, UnsupportedFormat):
+                        continue
+                    # zstd has bits without a meaning: then what comes out is what went in
+                    if ids == [object_id for object_id, _, _ in each.object_rows()]:
+                        assert objects(each, changed) == objects(each, data)
+
+
+@pytest.mark.soak
+def test_every_bit_by_the_command(scene: Scene) -> None:
+    """Named by `check --read-data`, restored right or refused: all bits, or as many as asked."""
+    with campaign("B1", "plain: single bits, by check and restore") as row:
+        for number, (name, at) in enumerate(some_bits(scene, 1 << 30)):
+            files = scene.files | {name: flipped(scene.files[name], at)}
+            assert scene.look(files, restore=number % 8 == 0).names(name), (name, at)
+            row.trials += 1

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from campaign import campaign, trials
 from damage.scene import Shelf
 from damage.sealed_scene import FIRST, SECOND, SealedScene, small_sealed_scene
 
@@ -69,12 +70,14 @@ def opens(scene: SealedScene, name: str) -> Callable[[dict[str, bytes]], object]
 
 def test_every_bit_of_small_objects(scene: SealedScene) -> None:
     """Damaged, and neither a newer format nor anything else."""
-    for name in [*SMALL, *scene.names("snapshots")]:
-        data, use = scene.files[name], opens(scene, name)
-        use(scene.files)
-        for at in range(8 * len(data)):
-            with pytest.raises(Damaged):
-                use(scene.files | {name: flipped(data, at)})
+    with campaign("B1", "encrypted: every bit of small objects, opened") as row:
+        for name in [*SMALL, *scene.names("snapshots")]:
+            data, use = scene.files[name], opens(scene, name)
+            use(scene.files)
+            for at in range(8 * len(data)):
+                with pytest.raises(Damaged):
+                    use(scene.files | {name: flipped(data, at)})
+                row.trials += 1
 
 
 def test_every_bit_of_a_config_leads_to_its_copy(scene: SealedScene) -> None:
@@ -92,16 +95,18 @@ def test_every_bit_of_a_key_slot(scene: SealedScene) -> None:
     """Exit code 14 for its own passphrase and for any other; the other slot goes on opening."""
     ours, owner = scene.slot_of(FIRST), scene.sealer.repository_id
     data = scene.files[ours]
-    for at in range(8 * len(data)):
-        storage = Shelf(scene.files | {ours: flipped(data, at)}, "")
-        for passphrase in (FIRST, "another"):
-            with pytest.raises(Damaged) as caught:
-                keyring.unlock(storage, owner, passphrase, pytest.fail)
-            assert caught.value.exit_code == 14 and ours[:17] in caught.value.message
-        warnings: list[str] = []
-        secrets, _slot = keyring.unlock(storage, owner, SECOND, warnings.append)
-        assert secrets.sealing == scene.sealer._sealing
-        assert len(warnings) == 1 and ours[:17] in warnings[0]
+    with campaign("B1", "encrypted: every bit of a key slot, unlocked") as row:
+        for at in range(8 * len(data)):
+            storage = Shelf(scene.files | {ours: flipped(data, at)}, "")
+            for passphrase in (FIRST, "another"):
+                with pytest.raises(Damaged) as caught:
+                    keyring.unlock(storage, owner, passphrase, pytest.fail)
+                assert caught.value.exit_code == 14 and ours[:17] in caught.value.message
+            warnings: list[str] = []
+            secrets, _slot = keyring.unlock(storage, owner, SECOND, warnings.append)
+            assert secrets.sealing == scene.sealer._sealing
+            assert len(warnings) == 1 and ours[:17] in warnings[0]
+            row.trials += 1
 
 
 def records_of(scene: SealedScene, pack: Pack, data: bytes) -> list[bytes | None]:
@@ -131,19 +136,21 @@ def test_every_bit_of_a_pack(scene: SealedScene, number: int) -> None:
     first = int.from_bytes(data[64:72], "little")
     said_by_footer = {*range(128), *range(first, first + int.from_bytes(data[72:80], "little"))}
     gap = scene.gap(name)
-    for at in range(8 * len(data)):
-        if at // 8 in gap and at // 8 not in (gap[0], gap[-1]):
-            continue  # nobody reads it; its hash is looked at below
-        changed = flipped(data, at)
-        found = read_pack(Shelf({name: changed}, ""), pack.id, len(data), scene.sealer)
-        assert plain_rows(found.rows) == rows and found.kind == pack.kind
-        assert bool(found.damage) == (at // 8 in said_by_footer), at
-        expected = [
-            None if row.offset <= at // 8 < row.offset + row.stored_size else raw
-            for row, raw in zip(pack.rows, whole, strict=True)
-        ]
-        assert records_of(scene, found, changed) == expected, at
-        assert checksum(changed).hex() != pack.id
+    with campaign("B1", f"encrypted: every bit of pack {number}, read") as counted:
+        for at in range(8 * len(data)):
+            if at // 8 in gap and at // 8 not in (gap[0], gap[-1]):
+                continue  # nobody reads it; its hash is looked at below
+            changed = flipped(data, at)
+            found = read_pack(Shelf({name: changed}, ""), pack.id, len(data), scene.sealer)
+            assert plain_rows(found.rows) == rows and found.kind == pack.kind
+            assert bool(found.damage) == (at // 8 in said_by_footer), at
+            expected = [
+                None if row.offset <= at // 8 < row.offset + row.stored_size else raw
+                for row, raw in zip(pack.rows, whole, strict=True)
+            ]
+            assert records_of(scene, found, changed) == expected, at
+            assert checksum(changed).hex() != pack.id
+            counted.trials += 1
 
 
 # -- by the command's way ---------------------------------------------------------------------
@@ -209,6 +216,11 @@ def test_every_flip_is_named(scene: SealedScene, kind: str) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_bit_of_every_byte_is_named(scene: SealedScene, kind: str) -> None:
-    for name in classes(scene)[kind]:
-        bits = ((at, at % 8 == 0) for at in range(8 * len(scene.files[name])))
-        assert silent(scene, name, bits) == [], name
+    """All of them, or as many of each kind as asked."""
+    with campaign("B1", f"encrypted: single bits of {kind}, by check and restore") as row:
+        bits = [
+            (name, at) for name in classes(scene)[kind] for at in range(8 * len(scene.files[name]))
+        ]
+        for number, (name, at) in enumerate(bits[:: max(1, len(bits) // trials(1, 1 << 30))]):
+            assert silent(scene, name, iter([(at, number % 8 == 0)])) == [], name
+            row.trials += 1

@@ -40,7 +40,9 @@ from packstone.errors import (
 )  # fmt: skip
 from packstone.filesystem.ignore import Filter, Rules
 from packstone.model import Entry, ObjectType, Snapshot
-from packstone.repository import cuts, history, keyring, layout, places, view
+from packstone.operations.jobs import memory
+from packstone.operations.jobs.config import StrategyInvalid, parse_strategy
+from packstone.repository import cuts, history, keyring, layout, places, rates, view
 from packstone.repository.carve import carve
 from packstone.repository.contents import decode_list_page, iter_content, iter_range, list_chunks
 from packstone.repository.index import Index
@@ -196,6 +198,15 @@ def histories(payload: bytes) -> None:
         dates = history.VerifiedDates(storage, owner.sealer, packs, now, nothing)
         assert all(0 <= dates.of(pack) <= now for pack in packs)
         dates.keep(packs, os.urandom)
+        found = rates.read_rates(storage, owner.sealer, now)
+        assert len(found) <= rates.MOST_SAMPLES and all(each.time_ns <= now for each in found)
+        rates.keep_rates(storage, owner.sealer, found, now, os.urandom)
+
+
+def history_seeds() -> list[bytes]:
+    sample = rates.Sample(1, rates.RESTORE, 1 << 30, 9, 1 << 32, "host", "directory", "job")
+    row = {"kind": rates.RATES, "time_ns": 1, "data": [sample, sample]}
+    return [*payloads("history", Kind.HISTORY)(), msgspec.msgpack.encode(row)]
 
 
 def slots(payload: bytes) -> None:
@@ -667,6 +678,64 @@ def note_seeds() -> list[bytes]:
     ]
 
 
+STRATEGY = """
+state_dir = "%s"
+[repositories.main]
+location = "/backup"
+[repositories.other]
+location = "s3://bucket/main"
+passphrase_command = "cat x"
+[defaults]
+repository = "main"
+keep = { hourly = 24, yearly = "all" }
+[jobs.crm]
+postgresql = { databases = ["crm", "billing"], service = "crm" }
+every = "1h"
+copy_to = ["other"]
+rpo = "2h"
+[jobs.shop]
+mariadb = { databases = "shop" }
+every = "daily 02:00"
+[jobs.files]
+paths = ["/srv"]
+exclude = ["*.tmp"]
+every = "30 5 * * mon-fri"
+[jobs.command]
+command = { argv = ["slapcat"], name = "directory.ldif" }
+every = "15min"
+"""
+
+
+def job_memories(data: bytes) -> None:
+    """What a job remembers of its runs, and the note of who runs it."""
+    with tempfile.TemporaryDirectory() as home:
+        text = STRATEGY % home
+        files = memory.JobFiles(parse_strategy(text.encode(), "/home/packstone.toml"), "crm")
+        files.save(memory.Memory(job="crm"))
+        for name in os.listdir(home):
+            with open(os.path.join(home, name), "wb") as file:
+                file.write(data)
+        found = files.load()
+        assert found is None or found.job == "crm"
+        lock = files.lock()
+        with open(files._lock, "wb") as file:
+            file.write(data)
+        assert files.going()
+        lock.release()
+
+
+def job_memory_seeds() -> list[bytes]:
+    note = b'{"job":"crm","began_ns":1,"running":true,"seconds":1.5,"snapshots":["ab"]}'
+    return [note, b'{"x":' + b"[" * 2000, b'{"pid":1,"since":"2026-01-01T00:00:00Z"}', b"\xff"]
+
+
+def strategies(data: bytes) -> None:
+    try:
+        parse_strategy(data, "/home/packstone.toml")
+    except StrategyInvalid:
+        pass
+
+
 def patterns(data: bytes) -> None:
     lines = tuple(data.decode("utf-8", "surrogateescape").split("\n"))[:20]
     if any(len(line) > 200 for line in lines):
@@ -696,7 +765,7 @@ TARGETS: dict[str, Target] = {
         features,
     ),
     "snapshot": Target(payloads("snapshots", Kind.SNAPSHOT), snapshots),
-    "history": Target(payloads("history", Kind.HISTORY), histories),
+    "history": Target(history_seeds, histories),
     "key-slot": Target(
         lambda: [stored(True).payload(n, Kind.KEY_SLOT) for n in stored(True).names("keys")], slots
     ),
@@ -711,6 +780,8 @@ TARGETS: dict[str, Target] = {
     "content": Target(content_seeds, contents),
     "index": Target(index_seeds, index_values),
     "index-head": Target(index_head_seeds, index_heads),
+    "job-memory": Target(job_memory_seeds, job_memories),
+    "strategy": Target(lambda: [(STRATEGY % "/x").encode()], strategies),
     "lock-note": Target(note_seeds, notes),
     "patterns": Target(pattern_seeds, patterns),
 }

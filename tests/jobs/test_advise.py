@@ -71,6 +71,14 @@ def test_growth_and_the_day_when_it_is_full(scene: Scene) -> None:
     assert advice.full_earliest <= advice.left / (2 * GIB) <= advice.full_latest
 
 
+def test_what_is_there_counts_against_max_size(scene: Scene) -> None:
+    scene.main = replace(scene.main, max_size=1000)  # the packs have more
+    scene.history(scene.job("crm"), daily(Random(1), 30))
+    advice = only(scene.advise())
+    assert (advice.left, advice.limit, advice.full_days) == (0, "max_size", 0)
+    assert advice.jobs[0].keep is not None and "larger disk" in advice.jobs[0].keep.reason
+
+
 def test_too_little_history_is_said(scene: Scene) -> None:
     job = scene.job("crm")
     scene.history(job, daily(Random(1), 5))
@@ -194,3 +202,10 @@ def test_how_far_a_policy_reaches() -> None:
     assert reach_days(Retention(hourly=48)) == 2
     assert reach_days(Retention(monthly=-1)) is None
     assert reach_days(Retention(last=5)) is None
+    assert reach_days(Retention(within="40d", daily=7)) == 40
+
+
+def test_what_expires_is_said_to_be_left_out(scene: Scene) -> None:
+    keep = Retention(daily=7)
+    scene.history(scene.job("crm", keep=keep, prune=True), daily(Random(1), 30))
+    assert any("7 days" in note for note in only(scene.advise()).notes)

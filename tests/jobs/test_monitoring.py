@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from jobs_scene import Scene
 from prometheus_client.parser import text_string_to_metric_families
 
+import packstone
 from packstone.operations.jobs.memory import Memory
 from packstone.operations.jobs.metrics import exposition
+from packstone.operations.jobs.ping import ping
 from packstone.operations.jobs.strategy import PathSource
 
 
@@ -96,6 +99,13 @@ def test_a_failing_monitor_fails_no_job(scene: Scene, monitor: Monitor) -> None:
         assert each.complete and any(text.startswith("ping: ") for text in each.warnings)
         assert secret not in str(each.warnings), "the address is the key to the monitor"
     assert len(scene.snapshots()) == 4
+
+
+@pytest.mark.parametrize("url", ["file://{path}", "{path}", "ftp://127.0.0.1/x", ""])
+def test_a_ping_opens_nothing_but_web_addresses(tmp_path: Path, url: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(packstone.UsageError, match="http"):
+        ping(url.format(path=tmp_path / "file"))
 
 
 def values(text: str) -> dict[str, dict[str, float]]:

@@ -107,6 +107,7 @@ def test_one_report_whatever_fails(scene: Scene, tmp_path: Path) -> None:
     stored = {row.snapshot.tags[0] for row in scene.snapshots()}
     assert stored == {"job:good", "job:copy"}, "no snapshot of a job that failed before it had one"
     assert scene.one("before").exit_code == 1 and scene.run("no repository").exit_code == 10
+    assert scene.run("no repository", "no passphrase", "good").exit_code == 1
 
 
 def sealed(scene: Scene) -> Path:
@@ -170,12 +171,15 @@ def test_what_has_a_date_in_its_path_expires(scene: Scene) -> None:
 
 
 def test_nothing_expires_after_a_failure(scene: Scene) -> None:
-    scene.command("crm", "echo rows", keep=Retention(last=1))
+    scene.command("crm", "echo rows")
     scene.run()
-    scene.strategy.jobs.clear()
+    scene.run()
     scene.command("crm", "echo rows; exit 1", keep=Retention(last=1))
-    assert scene.run().exit_code == 1
-    assert len(scene.snapshots(["job:crm"])) == 1
+    failed = scene.one()
+    assert (failed.status, failed.complete, failed.forgotten) == ("failed", False, 0)
+    assert len(scene.snapshots(["job:crm"])) == 2
+    scene.command("crm", "echo rows", keep=Retention(last=1))
+    assert scene.one().forgotten == 2 and len(scene.snapshots(["job:crm"])) == 1
 
 
 def test_hooks_are_told(scene: Scene) -> None:
@@ -215,7 +219,7 @@ def test_a_timeout_ends_one_job(scene: Scene) -> None:
     marker = scene.place / "survivor"
     slow = f"echo rows; sleep 3; touch {marker}"
     scene.command("slow", slow, timeout_ns=SECOND, after=[f"touch {scene.place}/after"])
-    scene.add("hook", before=[f"sleep 3; touch {marker}"], timeout_ns=SECOND)
+    scene.add("hook", before=[f"(sleep 3; touch {marker}) & wait"], timeout_ns=SECOND)
     scene.add("good", priority=Priority.LOW)
     begin = time.monotonic()
     report = scene.run()

@@ -32,11 +32,18 @@ class History:
     """A source that changes, its snapshots, and the repository they are in."""
 
     def __init__(
-        self, place: Path, seed: object = 0, *, passphrase: str | None = None, chunk: int = 32 << 10
+        self,
+        place: Path,
+        seed: object = 0,
+        *,
+        passphrase: str | None = None,
+        chunk: int = 32 << 10,
+        disk: Path | None = None,
     ) -> None:
+        """Everything is in `place`, but the repository is on another `disk` if one is named."""
         self.place = place
         self.source = place / "source"
-        self.location = place / "repository"
+        self.location = (disk or place) / "repository"
         self.chance = Random(repr(seed))
         self.passphrase = passphrase
         self.contents: Contents = {}

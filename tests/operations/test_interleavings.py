@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from campaign import Caught, campaign, control, trials
+from campaign import Caught, campaign, control, seeds, trials
 from compare_trees import describe, differences
 from crash.commands import change
 from faults import storages
@@ -94,7 +94,7 @@ def test_two_writers(place: Path) -> None:
     scene = Scene(place)
     orders = set()
     with campaign("C1", "two writers, interleaved") as row:
-        for seed in range(ORDERS):
+        for seed in seeds(ORDERS):
             turns = Interleaving(seed)
             scene.again()
             with storages(lambda path: turns.storage(LocalStorage(path))):
@@ -169,7 +169,7 @@ def test_a_sweeper_whose_lock_nobody_sees(place: Path) -> None:
     scene = Scene(place)
     outcomes: dict[str, int] = {}
     with campaign("C1", "writer and sweeper without a lock, interleaved") as row:
-        for seed in range(ORDERS):
+        for seed in seeds(ORDERS):
             outcome = swept(scene, seed)
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
             row.trials += 1

@@ -74,8 +74,11 @@ def test_what_wrote_nothing_or_not_all_tells_no_rate(
 
 @pytest.mark.usefixtures("quick")
 def test_a_damaged_repository_is_not_written_to(
-    stored: packstone.Repository, tmp_path: Path
+    stored: packstone.Repository, source: Path, tmp_path: Path
 ) -> None:
+    """Not even of what could be restored: the disk is about to fail."""
+    (source / "whole").write_text("whole\n")
+    stored.snapshot([source])
     packs = [path for path in (Path(stored.location) / "packs").rglob("*") if path.is_file()]
     largest = max(packs, key=lambda path: path.stat().st_size)
     largest.chmod(0o644)
@@ -83,7 +86,8 @@ def test_a_damaged_repository_is_not_written_to(
         file.seek(100_000)
         file.write(bytes(10_000))
     before = state(stored)
-    assert stored.restore("latest", tmp_path / "a").errors
+    result = stored.restore("latest", tmp_path / "a")
+    assert result.errors and result.files_restored == 1
     assert state(stored) == before
     assert stored.check(read_data=True).errors
     assert [each.what for each in rates(stored)] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sqlite3
 import subprocess
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 
 import packstone
 from packstone.operations.jobs.load import load_job
-from packstone.operations.jobs.sources import open_source
+from packstone.operations.jobs.sources import open_source, sqlite_pages
 from packstone.operations.jobs.sources.sqlite_pages import read_pages
 from packstone.operations.jobs.sources.store import StoredPart, store_parts
 from packstone.operations.jobs.strategy import Job, RepositoryTarget, SqliteSource
@@ -222,12 +221,15 @@ def writers(path: Path, count: int, pause: float) -> Iterator[None]:
             process.wait()
 
 
-def dump_slowly(path: Path, target: Path, pause: float) -> None:
-    """Read in a process's own words, with a pause after each block, as a busy store reads."""
-    with open(target, "wb") as file:
-        for block in read_pages(str(path)):
-            file.write(block)
+def dump(path: Path, target: Path, pause: float) -> None:
+    """Read with the program itself, pausing after each piece as a busy store does."""
+    words = [sys.executable, "-I", sqlite_pages.__file__, path]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process, open(target, "wb") as file:
+        assert process.stdout is not None
+        while piece := process.stdout.read(1 << 17):
+            file.write(piece)
             time.sleep(pause)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(("mode", "rounds", "pause"), [("wal", 40, 0.0), ("delete", 8, 0.02)])
@@ -235,15 +237,13 @@ def test_a_writer_going_on(tmp_path: Path, mode: str, rounds: int, pause: float)
     path = tmp_path / "crm.db"
     accounts(path, mode)
     seen = []
-    context = multiprocessing.get_context("spawn")
     with writers(path, 2, pause):
-        time.sleep(0.3)
-        with context.Pool(1) as pool:
-            for number in range(rounds):
-                target = tmp_path / "copy"
-                pool.apply(dump_slowly, (path, target, 0.0 if number % 3 else 0.05))
-                seen.append(check_accounts(target))
-                target.unlink()
+        time.sleep(0.5)
+        for number in range(rounds):
+            target = tmp_path / "copy"
+            dump(path, target, 0.0 if number % 3 else 0.02)
+            seen.append(check_accounts(target))
+            target.unlink()
     assert seen == sorted(seen)
     assert len(set(seen)) > rounds / 2, "the writers went on meanwhile"
 
@@ -310,7 +310,10 @@ def test_it_is_what_the_backup_interface_of_sqlite_makes(tmp_path: Path) -> None
     fill(path)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(":memory:")) as memory:
         source.backup(memory)
-        assert b"".join(read_pages(str(path))) == memory.serialize()
+        ours, theirs = bytearray(b"".join(read_pages(str(path)))), bytearray(memory.serialize())
+    for start, end in ((24, 28), (40, 44), (92, 100)):  # counters of changes: a backup is one
+        ours[start:end] = theirs[start:end] = bytes(end - start)
+    assert ours == theirs
 
 
 # -- what goes wrong -------------------------------------------------------------------------

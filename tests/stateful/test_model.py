@@ -1,10 +1,11 @@
 """Anything in any order against a model in memory (row S1).
 
-A small tree of files is changed, snapshots are taken, restored, checked; the repository is
-closed, loses its index, and is struck at any operation of its storage. Whatever was
-acknowledged must restore to what the tree was at that moment.
+A small tree of files is changed, snapshots are taken, restored, checked, forgotten, pruned and
+copied; the repository is closed, loses its index, is damaged and repaired, and is struck at any
+operation of its storage. Whatever was acknowledged and not forgotten must restore to what the
+tree was at that moment; after damage that, or it is refused.
 
-PACKSTONE_TEST_MODEL_EXAMPLES and PACKSTONE_TEST_MODEL_STEPS ask for more than a quick run.
+PACKSTONE_TEST_TRIALS and PACKSTONE_TEST_MODEL_STEPS ask for more than a quick run.
 """
 
 from __future__ import annotations
@@ -12,74 +13,50 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import faults
+from campaign import IS_SOAK, LINES, trials
 from compare_trees import Description, describe, differences
 from faults import Plan, faulty
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
-from tables import nights
+from hypothesis.stateful import Bundle, initialize, invariant, rule
+from stateful.tree_model import DUMPS, Model, Tree, paths
 
 import packstone
 
-EXAMPLES = int(os.environ.get("PACKSTONE_TEST_MODEL_EXAMPLES", "200"))
-STEPS = int(os.environ.get("PACKSTONE_TEST_MODEL_STEPS", "30"))
-SHARED = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-NAMES = ["a", "b", "c", "d.txt", "e\n", "f\udcff"]
-PATHS = [*NAMES, *(f"{directory}/{name}" for directory in ("x", "y", "x/z") for name in NAMES)]
-paths = st.sampled_from(PATHS)
-DUMPS = nights("model", 2_000, 6)  # long enough to be deltas of each other
-contents = st.one_of(
-    st.binary(max_size=200),
-    st.builds(lambda byte, size: bytes([byte]) * size, st.integers(0, 255), st.integers(0, 30_000)),
-    st.builds(
-        lambda seed, size: (b"%d," % seed * (size // 2 + 1))[:size],
-        st.integers(0, 5),
-        st.integers(0, 60_000),
-    ),
-)
+EXAMPLES = trials(200, 5_000)
+STEPS = int(os.environ.get("PACKSTONE_TEST_MODEL_STEPS", "50" if IS_SOAK else "30"))
 
 
-@dataclass(frozen=True)
-class Node:
-    """What the model knows of one inode; names that share a number are hard links."""
-
-    number: int
-    kind: str  # "file", "link", "fifo"
-    data: bytes
-    mode: int
+class LostFiles(Exception):
+    """A restore that named files which it could not restore."""
 
 
-Model = dict[str, Node]
+Acknowledged = dict[str, tuple[Model, dict[bytes, Description]]]
 
 
-class Store(RuleBasedStateMachine):
-    """The tree and the repository on disk, and what they should hold."""
+class Store(Tree):
+    """The tree, a repository and a copy of it on disk, and what they should hold."""
 
     taken = Bundle("taken")
-    deltas = 0  # of all examples
+    deltas = pruned = lost = survived = 0  # of all examples
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = Path(tempfile.mkdtemp(prefix="packstone-", dir=SHARED))
-        self.source = self.place / "source"
-        self.source.mkdir()
         self.location = self.place / "repository"
-        self.model: Model = {}
-        self.numbers = 0
-        self.acknowledged: dict[str, tuple[Model, dict[bytes, Description]]] = {}
+        self.acknowledged: Acknowledged = {}
+        self.other = self.place / "other"
+        self.copied: Acknowledged = {}  # by their ids in the copy
         self.repository: packstone.Repository | None = None
         self.ahead = 0
 
     @initialize(average=st.sampled_from([4096, 16384, 32768]), versions=st.sampled_from([2, 4, 64]))
     def begin(self, average: int, versions: int) -> None:
-        packstone.init(self.location, chunk_size=average, delta_versions=versions).close()
+        for place in (self.location, self.other):
+            packstone.init(place, chunk_size=average, delta_versions=versions).close()
         self._open()
 
     def _open(self) -> packstone.Repository:
@@ -98,128 +75,7 @@ class Store(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self._close()
-        shutil.rmtree(self.place)
-
-    # -- the tree ---------------------------------------------------------------------------
-
-    def _real(self, path: str) -> Path:
-        return self.source / path
-
-    def _node(self, kind: str, data: bytes, mode: int) -> Node:
-        self.numbers += 1
-        return Node(self.numbers, kind, data, mode)
-
-    def _set(self, node: Node) -> None:
-        """Change an inode: all its names see it."""
-        for path, old in self.model.items():
-            if old.number == node.number:
-                self.model[path] = node
-
-    def _make_way(self, path: str) -> None:
-        self._real(path).parent.mkdir(parents=True, exist_ok=True)
-        if path in self.model:
-            self._real(path).unlink()
-            del self.model[path]
-
-    @rule(path=paths, data=contents)
-    def write(self, path: str, data: bytes) -> None:
-        old = self.model.get(path)
-        if old is not None and old.kind == "file":
-            self._real(path).write_bytes(data)
-            self._set(Node(old.number, "file", data, old.mode))
-            return
-        self._make_way(path)
-        self._real(path).write_bytes(data)
-        self._real(path).chmod(0o644)
-        self.model[path] = self._node("file", data, 0o644)
-
-    @rule(path=paths, data=contents)
-    def append(self, path: str, data: bytes) -> None:
-        old = self.model.get(path)
-        if old is not None and old.kind == "file":
-            with open(self._real(path), "ab") as file:
-                file.write(data)
-            self._set(Node(old.number, "file", old.data + data, old.mode))
-
-    @rule(path=paths, share=st.floats(0, 2))
-    def truncate(self, path: str, share: float) -> None:
-        old = self.model.get(path)
-        if old is not None and old.kind == "file":
-            size = int(len(old.data) * share)
-            os.truncate(self._real(path), size)
-            data = old.data[:size] + bytes(size - len(old.data[:size]))
-            self._set(Node(old.number, "file", data, old.mode))
-
-    @rule(path=paths, at=st.floats(0, 1))
-    def flip_a_byte_and_keep_the_times(self, path: str, at: float) -> None:
-        old = self.model.get(path)
-        if old is None or old.kind != "file" or not old.data:
-            return
-        position = int(at * (len(old.data) - 1))
-        data = bytearray(old.data)
-        data[position] ^= 1
-        status = self._real(path).stat()
-        with open(self._real(path), "r+b") as file:
-            file.write(data)
-        os.utime(self._real(path), ns=(status.st_atime_ns, status.st_mtime_ns))
-        self._set(Node(old.number, "file", bytes(data), old.mode))
-
-    @rule(old=paths, new=paths)
-    def rename(self, old: str, new: str) -> None:
-        node = self.model.get(old)
-        if node is None or old == new:
-            return
-        there = self.model.get(new)
-        if there is not None and there.number == node.number:
-            return  # rename(2) does nothing then
-        self._make_way(new)
-        os.rename(self._real(old), self._real(new))
-        self.model[new] = self.model.pop(old)
-
-    @rule(path=paths)
-    def delete(self, path: str) -> None:
-        if path in self.model:
-            self._real(path).unlink()
-            del self.model[path]
-
-    @rule(path=paths, mode=st.sampled_from([0o600, 0o640, 0o755, 0o4711, 0o444]))
-    def chmod(self, path: str, mode: int) -> None:
-        old = self.model.get(path)
-        if old is not None and old.kind != "link":
-            self._real(path).chmod(mode)
-            self._set(Node(old.number, old.kind, old.data, mode))
-
-    @rule(path=paths, to=st.sampled_from(["a", "x/b", "/nowhere", "..", "\udcfe"]))
-    def symlink(self, path: str, to: str) -> None:
-        self._make_way(path)
-        os.symlink(to, self._real(path))
-        self.model[path] = self._node("link", os.fsencode(to), 0o777)
-
-    @rule(path=paths)
-    def fifo(self, path: str) -> None:
-        self._make_way(path)
-        os.mkfifo(self._real(path))
-        self._real(path).chmod(0o600)
-        self.model[path] = self._node("fifo", b"", 0o600)
-
-    @rule(old=paths, new=paths)
-    def hardlink(self, old: str, new: str) -> None:
-        node = self.model.get(old)
-        if node is None or old == new:
-            return
-        self._make_way(new)
-        if old in self.model:
-            os.link(self._real(old), self._real(new), follow_symlinks=False)
-            self.model[new] = node
-
-    @rule(directory=st.sampled_from(["x", "y", "x/z"]))
-    def drop_directory(self, directory: str) -> None:
-        if self._real(directory).is_dir():
-            shutil.rmtree(self._real(directory))
-            prefix = directory + "/"
-            self.model = {
-                path: node for path, node in self.model.items() if not path.startswith(prefix)
-            }
+        super().teardown()
 
     # -- the repository ---------------------------------------------------------------------
 
@@ -267,13 +123,26 @@ class Store(RuleBasedStateMachine):
 
     @rule(snapshot_id=taken)
     def restore(self, snapshot_id: str) -> None:
-        self._restore(snapshot_id)
+        if snapshot_id in self.acknowledged:
+            self._restore(snapshot_id)
 
     def _restore(self, snapshot_id: str) -> None:
+        self._compare(self._open(), snapshot_id, *self.acknowledged[snapshot_id])
+
+    def _compare(
+        self,
+        repository: packstone.Repository,
+        snapshot_id: str,
+        model: Model,
+        expected: dict[bytes, Description],
+    ) -> None:
+        """Restore a snapshot; raises PackstoneError, or LostFiles where files are named."""
         target = self.place / "target"
-        result = self._open().restore(snapshot_id, target, path=bytes(self.source))
-        assert result.errors == []
-        model, expected = self.acknowledged[snapshot_id]
+        shutil.rmtree(target, ignore_errors=True)
+        result = repository.restore(snapshot_id, target, path=bytes(self.source))
+        if result.errors:
+            self._refuse_wrong_files(target, model)
+            raise LostFiles(str(result.errors))
         assert differences(expected, describe(target, top=False), ignore=("holes",)) == []
         # describe() on both sides could be wrong in the same way; the model cannot.
         for path, node in model.items():
@@ -293,8 +162,17 @@ class Store(RuleBasedStateMachine):
         assert len(files) == len(model)
         shutil.rmtree(target)
 
+    def _refuse_wrong_files(self, target: Path, model: Model) -> None:
+        """Require of what was restored in spite of damage that it is right."""
+        for path, node in model.items():
+            found = target / path
+            if node.kind == "file" and found.exists():
+                assert found.read_bytes() == node.data, path
+
     @rule(snapshot_id=taken, path=paths, share=st.floats(0, 1), size=st.integers(0, 5000))
     def read(self, snapshot_id: str, path: str, share: float, size: int) -> None:
+        if snapshot_id not in self.acknowledged:
+            return
         node = self.acknowledged[snapshot_id][0].get(path)
         if node is not None and node.kind == "file":
             at = int(len(node.data) * share)
@@ -339,6 +217,127 @@ class Store(RuleBasedStateMachine):
             self._acknowledge(snapshot_id)  # committed before it failed, or in spite of it
             self._restore(snapshot_id)
 
+    # -- keeping it -------------------------------------------------------------------------
+
+    @rule(snapshot_id=taken)
+    def forget(self, snapshot_id: str) -> None:
+        if snapshot_id in self.acknowledged:
+            self._open().forget([snapshot_id])
+            del self.acknowledged[snapshot_id]
+
+    @rule(last=st.integers(1, 3))
+    def forget_by_policy(self, last: int) -> None:
+        rows = sorted(self._open().snapshots(), key=lambda row: (row.snapshot.time_ns, row.id))
+        result = self._open().forget(keep=packstone.Retention(last=last))
+        gone = {row.id for row in result.forgotten}
+        assert gone <= {row.id for row in rows[:-last]}, "the newest stay, whatever the clock says"
+        for snapshot_id in gone:
+            del self.acknowledged[snapshot_id]
+
+    @rule(max_unused=st.sampled_from([0.0, 0.05, 0.5]), rebase=st.booleans())
+    def prune(self, max_unused: float, rebase: bool) -> None:
+        result = self._open().prune(max_unused=max_unused, rebase=rebase)
+        assert result.kept == {} and result.damaged == {}
+        Store.pruned += result.packs_deleted + result.packs_rewritten
+        assert self._open().check(read_data=True).errors == []
+        for snapshot_id in list(self.acknowledged)[-2:]:
+            self._restore(snapshot_id)
+
+    @rule(verify=st.booleans())
+    def copy(self, verify: bool) -> None:
+        with packstone.open(self.other) as other:
+            result = self._open().copy_to(other, verify=verify)
+            assert result.errors == []
+            for source_id, snapshot_id in zip(result.copied, result.snapshots, strict=True):
+                self.copied[snapshot_id] = self.acknowledged[source_id]
+            assert {row.id for row in other.snapshots()} == set(self.copied)
+            for snapshot_id in result.snapshots[:2]:
+                self._compare(other, snapshot_id, *self.copied[snapshot_id])
+
+    @rule(rebase=st.booleans(), last=st.integers(1, 3))
+    def thin_out_the_copy(self, rebase: bool, last: int) -> None:
+        """Another repository of the same chunks, that forgets others of them."""
+        with packstone.open(self.other) as other:
+            for snapshot_id in list(self.copied)[:-last]:
+                other.forget([snapshot_id])
+                del self.copied[snapshot_id]
+            other.prune(max_unused=0.0, rebase=rebase)
+            assert other.check(read_data=True).errors == []
+            for snapshot_id, known in self.copied.items():
+                self._compare(other, snapshot_id, *known)
+
+    @rule(force=st.booleans())
+    def repair_index(self, force: bool) -> None:
+        result = self._open().repair_index(force=force)
+        assert not result.damaged and not result.differing and not result.surplus
+
+    @rule()
+    def repair_what_is_whole(self) -> None:
+        """Not a byte of a pack is another one afterwards."""
+        before = self._packs()
+        result = self._open().repair_packs()
+        assert result.is_whole and result.damaged == []
+        assert self._packs() == before
+
+    def _packs(self) -> dict[str, bytes]:
+        return {
+            path.name: path.read_bytes()
+            for path in (self.location / "packs").rglob("*")
+            if path.is_file()
+        }
+
+    @rule(
+        pack=st.integers(0, 1000), at=st.floats(0, 1), bit=st.integers(0, 7), healed=st.booleans()
+    )
+    def flip_and_repair(self, pack: int, at: float, bit: int, healed: bool) -> None:
+        """A bit flips; what a repair cannot save is refused, named and forgotten, never wrong."""
+        self._close()
+        packs = sorted(path for path in (self.location / "packs").rglob("*") if path.is_file())
+        if not packs:
+            self._open()
+            return
+        struck = packs[pack % len(packs)]
+        data = bytearray(struck.read_bytes())
+        data[int(at * (len(data) - 1))] ^= 1 << bit
+        struck.write_bytes(data)
+        assert self._open().check(read_data=True).errors != []
+        # Descriptions are compared by identity: a copy is of that very moment.
+        safe = {id(known[1]) for known in self.copied.values()} if healed else set()
+        with packstone.open(self.other) as other:
+            self._open().repair_packs(source=other if healed else None)
+        self._close()
+        for snapshot_id, known in list(self.acknowledged.items()):
+            try:
+                self._compare(self._open(), snapshot_id, *known)
+            except (packstone.Damaged, packstone.ObjectMissing, LostFiles) as error:
+                assert id(known[1]) not in safe, f"{snapshot_id} is in the copy: {error}"
+                self._open().forget([snapshot_id])
+                del self.acknowledged[snapshot_id]
+                Store.lost += 1
+            else:
+                Store.survived += 1
+        assert self._open().check(read_data=True).errors == []
+
+    @rule(
+        at=st.integers(0, 80),
+        action=st.sampled_from([faults.interrupt, faults.full, faults.unavailable]),
+        rebase=st.booleans(),
+    )
+    def crash_of_a_prune(self, at: int, action: faults.Action, rebase: bool) -> None:
+        """Something fails during a prune; nothing that is needed is gone."""
+        self._close()
+        verbs = faults.WRITES if action is faults.full else None
+        try:
+            with faulty(Plan(action, at, verbs=verbs)):
+                self._open().prune(max_unused=0.0, rebase=rebase)
+        except (KeyboardInterrupt, packstone.StorageError):
+            pass
+        finally:
+            self._close()
+        assert self._open().check(read_data=True).errors == []
+        for snapshot_id in list(self.acknowledged)[-2:]:
+            self._restore(snapshot_id)
+
     @invariant()
     def nothing_acknowledged_is_gone(self) -> None:
         if self.repository is not None:
@@ -355,6 +354,9 @@ TestStore.settings = settings(
 )
 
 
-def test_the_machine_met_deltas() -> None:
-    """Runs after it: or what it shows says nothing of them."""
+def test_the_machine_met_what_matters() -> None:
+    """Runs after it: or what it shows says nothing of deltas, sweeps and losses."""
     assert Store.deltas > EXAMPLES // 10
+    assert Store.pruned > EXAMPLES // 10
+    assert EXAMPLES < 100 or (Store.lost > 0 and Store.survived > 0)
+    LINES.append(("S1", f"everything against a model, {STEPS} steps", EXAMPLES, "0 failures"))

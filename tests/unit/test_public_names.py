@@ -58,6 +58,8 @@ NAMES = {
     "advise_jobs",
     "plan_jobs",
     "rehearse_job",
+    "restore_job",
+    "LoadedPart",
     "check_names",
     "import_key",
     "configured_passphrase",
@@ -71,7 +73,6 @@ NAMES = {
     "Strategy",
     "find_doubts",
     "find_schedule",
-    "is_due",
     "load_strategy",
 }
 

@@ -34,7 +34,7 @@ def advise(session: Session, names: tuple[str, ...]) -> int:
     """
     import packstone
 
-    found = packstone.advise_jobs(session.strategy(), names)
+    found = packstone.advise_jobs(session.strategy(), names, **session.opening())
     if session.json:
         session.document({"repositories": [_document(each) for each in found]})
         return 0

@@ -29,8 +29,16 @@ def config() -> None:
 def check(session: Session) -> int:
     """Read the strategy file and print its jobs: what, when, next run, where, how long.
 
+    \b
+    packstone config check
+    packstone config check --config /srv/packstone.toml
+
     Opens no repository and runs nothing. Exit code 2 when there are mistakes in it; each is
     named with its line and with what is allowed there.
+
+    \b
+    packstone config check
+    packstone config check --config /etc/packstone/packstone.toml --json
     """
     import packstone
 

@@ -33,7 +33,7 @@ def plan(session: Session, names: tuple[str, ...], strict: bool) -> int:
     """
     import packstone
 
-    plans = packstone.plan_jobs(session.strategy(), names)
+    plans = packstone.plan_jobs(session.strategy(), names, **session.opening())
     if session.json:
         session.document({"jobs": [_document(each) for each in plans]})
     else:

@@ -59,6 +59,7 @@ def rehearse(
             keep=keep,
             database=database or "",
             part=part or "",
+            opening=session.opening(),
             progress=report,
         )
     render.problems(result.errors)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from packstone.cli import progress, render, values
-from packstone.cli.session import Session, global_options
+from packstone.cli.restore_database import to_database
+from packstone.cli.session import Session, config_option, global_options
 from packstone.cli.values import narrowing_options, split_place
 from packstone.errors import UsageError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("place", metavar="SNAPSHOT[:PATH]")
+@click.argument("place", metavar="SNAPSHOT[:PATH]", required=False)
 @click.option("--target", "-t", type=values.name, metavar="DIR", help="Where to.")
 @click.option("--in-place", is_flag=True, help="Everything to where it was, instead of --target.")
 @click.option("--include", multiple=True, metavar="P", help="Only what matches.")
@@ -45,12 +46,27 @@ if TYPE_CHECKING:
     "--sparse/--no-sparse", default=False, help="Write long runs of zeros as holes; holes stay."
 )
 @click.option("--no-owner", is_flag=True, help="Leave owner and group as they come.")
+@click.option("--job", metavar="NAME", help="A job of the strategy, for --to-database.")
+@click.option(
+    "--to-database",
+    "database",
+    metavar="TARGET",
+    help="Play a dump of the job back: a database's name or URL, a file for SQLite; it must be "
+    "empty unless you say --overwrite always.",
+)
+@click.option("--part", metavar="NAME", help="Which dump, where a job stores several: crm.sql.")
+@click.option("--roles", is_flag=True, help="Make the roles first that the server lacks.")
+@click.option("--at", type=values.time_ns, metavar="TIME", help="The newest dump until then.")
+@click.option(
+    "--from", "source", metavar="NAME", help="The repository that has the job's copies, by name."
+)
 @narrowing_options
+@config_option
 @global_options
 @click.pass_obj
 def restore(
     session: Session,
-    place: str,
+    place: str | None,
     target: bytes | None,
     in_place: bool,
     include: tuple[str, ...],
@@ -62,6 +78,12 @@ def restore(
     dry_run: bool,
     sparse: bool,
     no_owner: bool,
+    job: str | None,
+    database: str | None,
+    part: str | None,
+    roles: bool,
+    at: int | None,
+    source: str | None,
     host: str | None,
     path: bytes | None,
     tag: str | None,
@@ -73,10 +95,36 @@ def restore(
     packstone restore latest:/srv/crm --target /tmp/crm
     packstone restore 3f2a91c4 --target /tmp/some --include '*.csv'
     packstone restore latest --in-place --overwrite changed --delete --dry-run
+    packstone restore --job crm --to-database crm_restored
 
     SNAPSHOT is the beginning of an id, `latest`, or `latest~2` for the one two before it. A
     restore that was interrupted goes on when it is run again with --overwrite changed.
     """
+    files = (target, in_place, include, exclude, read_data, delete, verify, dry_run, sparse)
+    if database is not None or job is not None:
+        if not database or not job:
+            raise UsageError(
+                "--job and --to-database go together",
+                hint="Files of a job: packstone restore latest --tag job:NAME --target DIR",
+            )
+        if any(files) or no_owner or path or tag:
+            raise UsageError("--to-database plays back all of one dump: it has no options of files")
+        return to_database(
+            session,
+            job,
+            database,
+            snapshot=place or "latest",
+            part=part or "",
+            source=source or "",
+            before_ns=at,
+            host=host,
+            roles=roles,
+            overwrite=overwrite,
+        )
+    if part or roles or source or at is not None:
+        raise UsageError("--part, --roles, --at and --from go with --job and --to-database")
+    if place is None:
+        raise UsageError("no snapshot is named", hint="Say SNAPSHOT, for example latest")
     if in_place == (target is not None):
         raise UsageError("say where to: --target DIR, or --in-place")
     if read_data and overwrite != "changed":

@@ -26,6 +26,11 @@ PROBLEMS_SHOWN = 10  # of the files of one snapshot
 def run(session: Session, jobs: tuple[str, ...], due: bool, dry_run: bool) -> int:
     """Run jobs of the strategy: those that are named, else all that have an `every`.
 
+    \b
+    packstone run --due
+    packstone run crm
+    packstone run --config /srv/packstone.toml --json
+
     Urgent ones first, then what is overdue longest. A job that fails stops no other. One that is
     still going is not started twice: exit code 11 if it was named without --due.
 

@@ -48,6 +48,10 @@ def install(session: Session, kind: str | None, user: bool | None) -> int:
     """Write the timer, in place of an older one, and start it.
 
     Needed again only when a job is to run more often than before, or the file moved.
+
+    \b
+    packstone schedule install
+    packstone schedule install --cron --config ~/crm.toml
     """
     import packstone
 
@@ -70,7 +74,12 @@ def install(session: Session, kind: str | None, user: bool | None) -> int:
 @global_options
 @click.pass_obj
 def show(session: Session, kind: str | None, user: bool | None) -> int:
-    """Print what install would write, and write nothing."""
+    """Print what install would write, and write nothing.
+
+    \b
+    packstone schedule show
+    packstone schedule show --cron
+    """
     import packstone
 
     found = packstone.find_schedule(kind or "", user=user)
@@ -91,7 +100,12 @@ def show(session: Session, kind: str | None, user: bool | None) -> int:
 @global_options
 @click.pass_obj
 def remove(session: Session, kind: str | None, user: bool | None) -> int:
-    """Take the timer away; jobs and what they stored stay."""
+    """Take the timer away; jobs and what they stored stay.
+
+    \b
+    packstone schedule remove
+    packstone schedule remove --systemd --user
+    """
     import packstone
 
     found = packstone.find_schedule(kind or "", user=user)

@@ -93,6 +93,14 @@ class Session:
 
         return packstone.load_strategy(self.config)
 
+    def opening(self) -> dict[str, Any]:
+        """Return the keywords with which the repositories of a strategy are opened."""
+        return {
+            "threads": self.threads,
+            "lock_timeout": self.lock_timeout,
+            "waiting": lambda text: render.message(render.visible(text)),
+        }
+
     def count(self, requests: dict[str, int]) -> None:
         """Add to what was asked of storages; tell it to whoever wants to hear more."""
         for name, number in requests.items():

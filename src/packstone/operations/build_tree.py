@@ -15,11 +15,11 @@ from typing import Any
 
 from packstone.filesystem.metadata import read_xattrs, read_xattrs_of
 from packstone.filesystem.walk import Enter, Failed, Leave, OpenDirectory, Slice, walk
-from packstone.model import Entry, Flag, Problem
+from packstone.model import Entry, Flag
 from packstone.operations.files import FileReader, PendingFile, entry_of
 from packstone.operations.options import SnapshotOptions
 from packstone.operations.parent import Parent, ParentDirectory
-from packstone.operations.results import SnapshotResult, Ticker
+from packstone.operations.results import SnapshotResult, Ticker, source_problem
 from packstone.operations.storing import ChunkStore
 from packstone.repository.trees import DirectoryWriter
 
@@ -251,7 +251,7 @@ class TreeBuilder:
                 content = os.readlink(name, dir_fd=frame.directory.fd)
             except OSError as error:
                 path = os.path.join(frame.directory.path, name)
-                self._result.errors.append(Problem(path, f"cannot be read: {error.strerror}"))
+                self._result.errors.append(source_problem(path, error))
                 return None
         elif kind in (stat_module.S_IFBLK, stat_module.S_IFCHR):
             content = [os.major(stat[9]), os.minor(stat[9])]
@@ -263,12 +263,11 @@ class TreeBuilder:
         return entry_of(name, stat, 0, content, link=link, xattrs=xattrs)
 
     def _lost_xattrs(self, path: bytes, error: OSError) -> None:
-        message = f"extended attributes cannot be read: {error.strerror}; stored without them"
-        self._result.errors.append(Problem(path, message))
+        what = "extended attributes cannot be read: {}; stored without them"
+        self._result.errors.append(source_problem(path, error, what))
 
     def _failed(self, event: Failed) -> None:
-        reason = event.error.strerror or str(event.error)
-        self._result.errors.append(Problem(event.path, f"cannot be read: {reason}"))
+        self._result.errors.append(source_problem(event.path, event.error))
 
     def _leave(self) -> None:
         frame = self._frames.pop()

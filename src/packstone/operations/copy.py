@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,6 +27,13 @@ from packstone.repository.snapshots import SnapshotRow, encode_snapshot
 from packstone.repository.writer import ObjectWriter
 
 _SPARE = 16 << 20  # bytes beside the packs: footers, index, snapshots
+
+
+class _Measured(NamedTuple):
+    """What all wanted snapshots reach together, and what the target lacks of it."""
+
+    marks: Marks
+    missing: Missing
 
 
 @dataclass(slots=True)
@@ -93,10 +101,10 @@ def copy_snapshots(
         else:
             result.skipped.append(row.id)
             found.add(copied)
-    _measure(source, target, wanted, result)
+    measured = _measure(source, target, wanted, result)
     announce(result)
     if not dry_run:
-        _copy_all(source, target, wanted, result, threads)
+        _copy_all(source, target, wanted, measured, result, threads)
         if verify:
             found.update(result.snapshots)
             _verify(target, [row for row in target.snapshots() if row.id in found], result)
@@ -123,9 +131,10 @@ def _measure(
     target: ObjectRepository,
     wanted: Sequence[SnapshotRow],
     result: CopyResult,
-) -> None:
+) -> _Measured:
     """Say how much is missing and whether it fits; raises StorageFull where it does not."""
     marker = _mark(source, [row.snapshot.tree for row in wanted], None)
+    missing = Missing(0, 0, {})
     if result.recut:
         # How it is cut there is not known before; it is not more than it takes here.
         for pack_id, size, _kind, count in source.index.counts():
@@ -142,6 +151,7 @@ def _measure(
             f"the copy needs {needed:,} bytes, {target.storage.url} has {result.bytes_free:,} free",
             hint="Nothing was written. Copy fewer snapshots, or free space there",
         )
+    return _Measured(marker.marks, missing)
 
 
 def _mark(source: ObjectRepository, trees: Sequence[bytes], before: Marks | None) -> Marker:
@@ -160,6 +170,7 @@ def _copy_all(
     source: ObjectRepository,
     target: ObjectRepository,
     wanted: Sequence[SnapshotRow],
+    measured: _Measured,
     result: CopyResult,
     threads: int,
 ) -> None:
@@ -174,10 +185,12 @@ def _copy_all(
                 if recutter is not None:
                     tree = recutter.copy(tree, writer)
                 else:
-                    marker = _mark(source, [tree], done)
-                    missing = find_missing(source, target, marker.marks)
-                    _copy_objects(source, target, writer, marker.marks, missing, threads)
-                    done.include(marker.marks)
+                    marks, missing = measured
+                    if len(wanted) > 1:  # else they are of this one
+                        marks = _mark(source, [tree], done).marks
+                        missing = find_missing(source, target, marks)
+                        done.include(marks)
+                    _copy_objects(source, target, writer, marks, missing, threads)
                 snapshot = msgspec.structs.replace(
                     row.snapshot,
                     tree=tree,
@@ -203,9 +216,9 @@ def _copy_objects(
     missing: Missing,
     threads: int,
 ) -> None:
-    for depth in sorted(missing.depths):
+    for depth, uses in sorted(missing.uses.items()):
         copier = ObjectCopier(source, target, writer, marks, depth)
-        copier.run(missing.uses, threads)
+        copier.run(uses, threads)
         if copier.damaged:
             raise ObjectMissing(
                 f"the source is damaged: {next(iter(copier.damaged.values()))}",

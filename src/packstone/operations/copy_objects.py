@@ -7,14 +7,14 @@ repository holds already does not travel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from packstone.model import Buffer
 from packstone.operations.prune_plan import PackUse, read_listed
-from packstone.operations.repack import Repacker
+from packstone.operations.repack import Part, Repacker
 from packstone.repository.marks import Marks
 from packstone.repository.packs import KEYS, Pack, RecordRow
 from packstone.repository.repository import ObjectRepository
@@ -26,46 +26,51 @@ _MAX_DEPTH = 8  # steps to a whole chunk: far from what readers refuse, however 
 class Missing(NamedTuple):
     """What another repository lacks: objects, the bytes they take here, and where they are.
 
-    `uses` are packs that hold any, `depths` the depths of their records.
+    `uses` are packs that hold any, by the depth of the records in question.
     """
 
     objects: int
     size: int
-    uses: list[PackUse]
-    depths: set[int]
+    uses: dict[int, list[PackUse]]
 
 
 def find_missing(source: ObjectRepository, target: ObjectRepository, marks: Marks) -> Missing:
     """Return what of the marked objects a repository of the same family lacks."""
     objects = size = 0
-    uses: list[PackUse] = []
-    depths: set[int] = set()
+    uses: dict[int, list[PackUse]] = {}
     for pack_id, pack_size, kind, count in source.index.counts():
         live = marks.count(pack_id)
         if not live:
             continue
-        lacking = stored = 0
-        for row, ids in _marked(read_listed(source, pack_id), marks):
-            absent = sum(not there for there in target.index.present(ids))
+        rows = list(_marked(read_listed(source, pack_id), marks))
+        there = _present(target, [object_id for _row, _count, ids in rows for object_id in ids])
+        depths: set[int] = set()
+        for row, row_count, ids in rows:
+            absent = sum(object_id not in there for object_id in ids)
             if absent:
-                lacking += absent
+                objects += absent
                 depths.add(row.depth)
-                stored += row.stored_size * absent // max(1, len(list(row.object_rows())))
-        if lacking:
-            uses.append(PackUse(pack_id, kind, pack_size, count, live, 0))
-            objects += lacking
-            size += stored
-    return Missing(objects, size, uses, depths)
+                size += row.stored_size * absent // row_count
+        for depth in depths:
+            uses.setdefault(depth, []).append(PackUse(pack_id, kind, pack_size, count, live, 0))
+    return Missing(objects, size, uses)
 
 
-def _marked(pack: Pack, marks: Marks) -> Iterator[tuple[RecordRow, list[bytes]]]:
+def _present(target: ObjectRepository, ids: Sequence[bytes]) -> set[bytes]:
+    """Return those that are there; asked together, for a transaction costs more than a look-up."""
+    present = target.index.present(ids)
+    return {object_id for object_id, is_there in zip(ids, present, strict=True) if is_there}
+
+
+def _marked(pack: Pack, marks: Marks) -> Iterator[tuple[RecordRow, int, list[bytes]]]:
+    """Yield records with how many objects they have, and the ids of those that are marked."""
     at = 0
     for row in pack.rows:
         ids = [found[0] for found in row.object_rows()]
         found = [ids[n] for n in range(len(ids)) if marks.has(pack.id, at + n)]
         at += len(ids)
         if found:
-            yield row, found
+            yield row, len(ids), found
 
 
 class ObjectCopier(Repacker):
@@ -86,13 +91,23 @@ class ObjectCopier(Repacker):
         super().__init__(source, writer, marks)
         self._target = target
         self._depth = depth
+        self._there: set[bytes] = set()  # of the pack in hand
+
+    def _parts(self, pack: Pack) -> Iterator[Part]:
+        ids = [
+            object_id
+            for row, _count, found in _marked(pack, self._marks)
+            if row.depth == self._depth
+            for object_id in found
+        ]
+        self._there = _present(self._target, ids)
+        yield from super()._parts(pack)
 
     def _choose(self, row: RecordRow, live: list[int]) -> list[int]:
         if row.depth != self._depth or not live:
             return []
         ids = [found[0] for found in row.object_rows()]
-        there = self._target.index.present([ids[n] for n in live])
-        return [n for n, is_there in zip(live, there, strict=True) if not is_there]
+        return [n for n in live if ids[n] not in self._there]
 
     def _keep(self, pack: Pack, row: RecordRow, payload: Buffer, raw: memoryview) -> None:
         if not row.bases:

@@ -22,6 +22,7 @@ from packstone.filesystem.reading import Extent, extents, open_regular, read_int
 from packstone.filesystem.walk import OpenDirectory
 from packstone.model import ID_SIZE, MIB, Entry, Extras, Flag, Problem, Stat
 from packstone.operations.parent import OldVersion, Parent
+from packstone.operations.results import source_problem
 from packstone.operations.storing import ChunkStore, ReadAt, drain
 from packstone.repository.contents import ContentWriter
 
@@ -263,7 +264,8 @@ class FileReader:
         if number == errno.ENOENT:
             self._problems.append(Problem(path, "vanished before it could be read"))
             return None
-        self._problems.append(Problem(path, f"cannot be read: {os.strerror(number)}"))
+        error = OSError(number, os.strerror(number))
+        self._problems.append(source_problem(path, error))
         return entry_of(name, stat, stat[3], None, flags=Flag.UNREADABLE, link=link)
 
     # -- long files -------------------------------------------------------------------------

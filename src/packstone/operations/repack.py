@@ -7,7 +7,7 @@ into new runs. Everything is decoded and hashed before it is written again. Neve
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 from packstone.codec.compression import Compressor
@@ -24,6 +24,8 @@ from packstone.repository.repository import ObjectRepository
 from packstone.repository.writer import ObjectWriter
 
 _READ = 4 << 20  # bytes of records that one worker takes at once
+
+Part = list[tuple[int, RecordRow, list[int]]]  # records: number, row, which objects to copy
 
 
 class Repacker:
@@ -60,9 +62,9 @@ class Repacker:
         finally:
             workers.close()
 
-    def _parts(self, pack: Pack) -> Iterable[list[tuple[int, RecordRow, list[int]]]]:
+    def _parts(self, pack: Pack) -> Iterator[Part]:
         """Yield neighbouring records that hold anything marked, with the objects that are."""
-        part: list[tuple[int, RecordRow, list[int]]] = []
+        part: Part = []
         size = at = 0
         for record, row in enumerate(pack.rows):
             count = sum(1 for _ in row.object_rows())
@@ -82,7 +84,7 @@ class Repacker:
         """Return which of a record's marked objects are to be copied: all of them."""
         return live
 
-    def _copy(self, pack: Pack, part: list[tuple[int, RecordRow, list[int]]]) -> None:
+    def _copy(self, pack: Pack, part: Part) -> None:
         seal = self._repository.sealer.pack(pack.kind, pack.salt)
         for record, row, live in part:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,17 @@ class Progress(NamedTuple):
 
 
 ProgressFunction = Callable[[Progress], None]
+
+
+def source_problem(path: bytes, error: OSError, what: str = "cannot be read: {}") -> Problem:
+    """Return what to tell of a source that gave an error.
+
+    Raises MemoryError where it was for want of memory: that says nothing of the source, and a
+    snapshot must not lack it for that.
+    """
+    if error.errno == errno.ENOMEM:
+        raise MemoryError from error
+    return Problem(path, what.format(error.strerror or error))
 
 
 class Ticker:

@@ -42,6 +42,9 @@ def newest(storage: Storage, sealer: Sealer, data: bytes) -> State:
     state = decode_state(data, sealer)
     seen = follow_serial(storage, sealer.repository_id, state.serial)
     if seen > state.serial:
+        # Another process may have swept, and noted it here, since `data` was read.
+        state = decode_state(storage.get(STATE, MAX_ENVELOPE), sealer)
+    if seen > state.serial:
         raise Damaged(
             f"state is older than one that was here before: number {state.serial}, seen {seen}",
             name=STATE,

@@ -114,7 +114,8 @@ def test_what_is_damaged_or_too_large_costs_itself(storage: MemoryStorage) -> No
     keep_rates(storage, PLAIN, [sample(2)], 2, os.urandom)
     name = objects(storage)[0]
     storage.files[name] = storage.files[name][:-1] + b"?"
-    write_record(storage, PLAIN, os.urandom(32), rates.RATES, 3, [sample(3)] * 4 + ["x" * LARGEST])
+    large = [*msgspec.structs.astuple(sample(3)), "x" * LARGEST]
+    write_record(storage, PLAIN, os.urandom(32), rates.RATES, 3, [large])
     warnings: list[str] = []
     found = read_rates(storage, PLAIN, 9, warnings.append)
     assert len(found) == 1 and len(warnings) == 1, "what is too large was not read"

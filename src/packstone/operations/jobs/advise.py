@@ -7,24 +7,23 @@ this repository; where that is too little it is said instead of a number.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from packstone.errors import PackstoneError
 from packstone.operations.facade import Repository
 from packstone.operations.jobs.growth import (
-    DAY_NS,
     FEWEST,
     SHORTEST_DAYS,
     WEEK_DAYS,
     Slope,
     fit_growth,
 )
-from packstone.operations.jobs.parts import PartKey, group_runs, of_job, part_of
+from packstone.operations.jobs.parts import group_runs, of_job
 from packstone.operations.jobs.plan import OpenTarget, by_repository, chosen_jobs
 from packstone.operations.jobs.proposals import (
     EveryProposal,
@@ -33,15 +32,17 @@ from packstone.operations.jobs.proposals import (
     propose_keep,
     reach_days,
 )
+from packstone.operations.jobs.stored import (
+    StoredBytes,
+    days_of,
+    dense_runs,
+    sizes_after,
+    time_of,
+)
 from packstone.operations.jobs.strategy import Job, RepositoryTarget, Strategy
 from packstone.operations.jobs.targets import open_target
-from packstone.operations.stats import collect_growth
-from packstone.repository.repository import ObjectRepository
 from packstone.repository.snapshots import SnapshotRow
 
-_DENSE = 3.0  # usual gaps between runs; where they are wider, snapshots were forgotten
-_NEARLY = 0.8  # of a day is a day: runs begin late now and then
-_RECENT = 8  # runs that say what the usual gap is
 _RUNS_JUDGED = 20
 _WHOLE = 0.01  # of its bytes a first copy takes at least; what is less was there already
 
@@ -97,10 +98,12 @@ def advise_jobs(
     names: Sequence[str] = (),
     *,
     open_target: OpenTarget = open_target,
+    **opening: Any,
 ) -> list[RepositoryAdvice]:
     """Return what the history of jobs, by default all, suggests, by their repositories.
 
-    A repository that does not open is told in its notes. Raises UsageError for an unknown name.
+    Further keywords as `open_target` takes them. A repository that does not open is told in its
+    notes. Raises UsageError for an unknown name.
     """
     wanted = {job.name for job in chosen_jobs(strategy, names)}
     found = []
@@ -108,7 +111,7 @@ def advise_jobs(
         if not any(job.name in wanted for job in jobs):
             continue
         try:
-            with contextlib.closing(open_target(target)) as repository:
+            with contextlib.closing(open_target(target, **opening)) as repository:
                 advice = _advise(repository, target, jobs)
         except PackstoneError as error:
             advice = RepositoryAdvice(target, notes=[error.message])
@@ -128,7 +131,7 @@ def _advise(
     advice.bytes = sum(size for _name, size in objects.storage.list("packs"))
     advice.left, advice.limit = _room(target, objects.storage.free(), advice.bytes)
     rows = repository.snapshots()
-    stored = _Stored(objects, rows)
+    stored = StoredBytes(objects, rows)
     taken: set[str] = set()
     for job in jobs:
         mine = [row for row in of_job(rows, job) if row.id not in taken]
@@ -159,7 +162,7 @@ def _room(target: RepositoryTarget, free: int | None, size: int) -> tuple[int | 
     return free, "the disk"
 
 
-def _look_at(job: Job, rows: Sequence[SnapshotRow], stored: _Stored) -> JobAdvice:
+def _look_at(job: Job, rows: Sequence[SnapshotRow], stored: StoredBytes) -> JobAdvice:
     """Return what was measured of a job, without any proposal."""
     advice = JobAdvice(job)
     runs = group_runs(rows)
@@ -167,9 +170,9 @@ def _look_at(job: Job, rows: Sequence[SnapshotRow], stored: _Stored) -> JobAdvic
     if not runs:
         advice.notes.append(f"no snapshot yet: packstone run {job.name}")
         return advice
-    times = [_time_of(run) for run in runs]
-    advice.days = _days(runs)
-    sizes = _sizes(runs)
+    times = [time_of(run) for run in runs]
+    advice.days = days_of(runs)
+    sizes = sizes_after(runs)
     advice.bytes = sizes[-1]
     if all(size is not None for size in sizes):
         advice.size_growth = fit_growth(times, [float(size or 0) for size in sizes])
@@ -190,7 +193,7 @@ def _look_at(job: Job, rows: Sequence[SnapshotRow], stored: _Stored) -> JobAdvic
             f"{'+' if step.size > 0 else '-'}{abs(step.size) / (1 << 20):,.0f} MiB in one go on "
             f"{day} count as no growth"
         )
-    later = [stored.of(run) for run in _dense(runs)[1:]]
+    later = [stored.of(run) for run in dense_runs(runs)[1:]]
     if later:
         advice.change_stored = median(later)
         advice.change_share = advice.change_stored / advice.bytes if advice.bytes else None
@@ -203,86 +206,6 @@ def _look_at(job: Job, rows: Sequence[SnapshotRow], stored: _Stored) -> JobAdvic
     ]
     advice.run_seconds = max(took) or None
     return advice
-
-
-def _time_of(run: Sequence[SnapshotRow]) -> int:
-    return run[0].snapshot.time_ns
-
-
-def _sizes(runs: Sequence[Sequence[SnapshotRow]]) -> list[int | None]:
-    """Return what is in a job after each run: of each part the newest."""
-    newest: dict[PartKey, int | None] = {}
-    sizes: list[int | None] = []
-    for run in runs:
-        for row in run:
-            newest[part_of(row)] = row.snapshot.summary.get("bytes_total")
-        known = [size for size in newest.values() if size is not None]
-        sizes.append(sum(known) if len(known) == len(newest) else None)
-    return sizes
-
-
-def _dense(runs: Sequence[list[SnapshotRow]]) -> Sequence[list[SnapshotRow]]:
-    """Return the newest runs between which none was forgotten: the rest tells too little."""
-    times = [_time_of(run) for run in runs]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    if not gaps:
-        return runs
-    widest = _DENSE * max(median(gaps[-_RECENT:]), 1)
-    first = next((at for at in range(len(gaps) - 1, -1, -1) if gaps[at] > widest), -1) + 1
-    return runs[first:]
-
-
-class _Stored:
-    """What snapshots brought to the packs, as far as they say it themselves."""
-
-    def __init__(self, repository: ObjectRepository, rows: Sequence[SnapshotRow]) -> None:
-        self._repository = repository
-        said = {row.id: row.snapshot.summary.get("bytes_stored") for row in rows}
-        if None in said.values():  # older versions said nothing: all trees are walked
-            said = {each.row.id: each.new.bytes_stored for each in collect_growth(repository)}
-        self._said = said
-
-    def of(self, run: Sequence[SnapshotRow]) -> int:
-        """Return the bytes that a run stored."""
-        return sum(self._said[row.id] or 0 for row in run)
-
-    def growth(self, runs: Sequence[list[SnapshotRow]]) -> Slope | None:
-        """Fit what runs add to the repository; the first copy of everything is no growth.
-
-        Where most runs were forgotten, what those that are left need beyond one another: that
-        is what stays on the disk.
-        """
-        dense = _dense(runs)
-        if len(dense) == len(runs) or _days(dense) >= WEEK_DAYS:
-            return _fit(dense, [self.of(run) for run in dense])
-        for step in (DAY_NS, 7 * DAY_NS, 31 * DAY_NS):
-            thin = _dense(_thinned(runs, step))
-            if len(thin) >= FEWEST:
-                rows = [row for run in thin for row in run]
-                found = collect_growth(self._repository, rows)
-                new = {each.row.id: each.new.bytes_stored for each in found}
-                return _fit(thin, [sum(new[row.id] for row in run) for run in thin])
-        return None
-
-
-def _fit(runs: Sequence[list[SnapshotRow]], stored: Sequence[int]) -> Slope | None:
-    if not runs:
-        return None
-    levels = itertools.accumulate(stored[1:], initial=0)
-    return fit_growth([_time_of(run) for run in runs], [float(level) for level in levels])
-
-
-def _thinned(runs: Sequence[list[SnapshotRow]], step: int) -> list[list[SnapshotRow]]:
-    """Return about one run for each step of time, the newest first of all; oldest first."""
-    kept = [runs[-1]]
-    for run in reversed(runs[:-1]):
-        if _time_of(kept[-1]) - _time_of(run) >= _NEARLY * step:
-            kept.append(run)
-    return kept[::-1]
-
-
-def _days(runs: Sequence[list[SnapshotRow]]) -> float:
-    return (_time_of(runs[-1]) - _time_of(runs[0])) / DAY_NS
 
 
 def sum_slopes(known: Sequence[Slope]) -> Slope | None:
@@ -348,8 +271,5 @@ def _propose(advice: JobAdvice, of: RepositoryAdvice) -> None:
     share = stored.high / total.high if total.high > 0 else 1 / max(len(of.jobs), 1)
     old = stored.per_day * stored.days
     room = of.left * min(share, 1.0) + max(old, 0.0)
-    ratio = min(
-        1.0, (advice.change_stored or 0.0) / max((advice.change_share or 0.0) * advice.bytes, 1)
-    )
-    lasting = min(max(size.high, 0.0) * ratio, max(stored.high, 0.0))
+    lasting = min(max(size.high, 0.0) * advice.stored_ratio, max(stored.high, 0.0))
     advice.keep = propose_keep(room, stored.high, lasting, every_seconds)

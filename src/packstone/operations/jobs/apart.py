@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 GRACE_S = 30.0  # for putting things away, after the wish to end was told
 _KILL_S = 5.0  # for the kernel to end a process; one in the grip of a device may not
-_ONE_WISH_S = 1.0  # Ctrl-C reaches the whole group, and we pass it on: that is told twice
+_ONE_WISH_S = 1.0  # a key that is held, or two signals of one shutdown, mean one thing
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -122,13 +122,20 @@ def _be_child(work: Callable[[], Value], writer: int) -> None:
 
 
 def _listen() -> None:
-    """Unwind at SIGINT and SIGTERM; what comes within a second of the first is the same wish."""
+    """Unwind at SIGINT and SIGTERM, once for each wish.
+
+    Ctrl-C reaches this process from the terminal, and as SIGTERM from the one that waits: the
+    other signal is no other wish, however late it comes.
+    """
+    heard: set[int] = set()
     last = float("-inf")
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= _ONE_WISH_S:
+        anew = not heard or (number in heard and now - last >= _ONE_WISH_S)
+        heard.add(number)
+        if anew:
             last = now
             raise KeyboardInterrupt
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from packstone.errors import UsageError
-from packstone.filesystem.ignore import Filter, Rules
 from packstone.operations.jobs import config_keys
 from packstone.operations.jobs.config_keys import Mistake, Path, convert
 from packstone.operations.jobs.strategy import (
@@ -83,7 +82,8 @@ class Builder:
         path = ("repositories", name)
         before = len(self.mistakes)
         found = convert(table, config_keys.REPOSITORY, path, self.mistakes)
-        if isinstance(table, dict) and "location" not in table:
+        # not of one who misspelt it
+        if isinstance(table, dict) and "location" not in table and len(self.mistakes) == before:
             self.wrong((*path, "location"), "missing: a path, a URL, or a path on a labelled disk")
         if {"passphrase_file", "passphrase_command"} <= found.keys():
             self.wrong((*path, "passphrase_command"), "there is passphrase_file already: say one")
@@ -215,17 +215,9 @@ class Builder:
         if kind not in said:
             return None  # wrong in itself, and told
         if kind == "paths":
-            return self.paths(found, path)
+            options = {key: found[key] for key in config_keys.WITH_PATHS if key in found}
+            return PathSource(paths=self.places(found["paths"]), **options)
         return self.stream(kind, said[kind], (*path, kind))
-
-    def paths(self, found: dict[str, Any], path: Path) -> Source | None:
-        options = {key: found[key] for key in config_keys.WITH_PATHS if key in found}
-        try:
-            Filter(Rules(patterns=tuple(options.get("exclude", ()))))
-        except UsageError as error:
-            self.wrong((*path, "exclude"), error.message)
-            return None
-        return PathSource(paths=self.places(found["paths"]), **options)
 
     def places(self, paths: Sequence[str]) -> tuple[str, ...]:
         return tuple(map(self.place, paths))

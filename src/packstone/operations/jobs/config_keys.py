@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from packstone.errors import UsageError
+from packstone.filesystem.ignore import Filter, Rules
 from packstone.operations.check_choice import Choice
 from packstone.operations.jobs.strategy import JOB_TAG, Priority
 from packstone.operations.jobs.timetable import SECOND_NS, parse_every
@@ -117,6 +118,13 @@ def texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise _wrong(value, "a text in quotes or a list of such")
     return tuple(text(each) for each in value)
+
+
+def patterns(value: Any) -> tuple[str, ...]:
+    """Return what to leave out, as gitignore has it."""
+    found = texts(value)
+    Filter(Rules(patterns=found))  # raises what is wrong with one
+    return found
 
 
 def words(value: Any) -> tuple[str, ...]:
@@ -263,7 +271,7 @@ ANY_SOURCE: Keys = {
     "tags": tags,
 }
 WITH_PATHS: Keys = {
-    "exclude": texts,
+    "exclude": patterns,
     "exclude_caches": flag,
     "exclude_if_present": texts,
     "exclude_larger_than": size,

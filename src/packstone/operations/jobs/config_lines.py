@@ -1,16 +1,21 @@
 """On which line of a TOML file a key stands. For messages: asked only when something is wrong.
 
-tomllib keeps no lines. But a file that it can read can be cut off after any whole statement and
-read again: a key begins on the line after the longest such beginning that lacks it.
+tomllib keeps no lines. But a file that it can read can be cut off before any statement and read
+again: a key stands in the last statement before which it was not there.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-_MOST_READS = 2_000  # a file of huge arrays is not worth more: the message names the key anyway
+# a key and a value, or a table; inside of long texts and lists other lines may look like one too
+_STATEMENT = re.compile(r"""\s*(\[|(["'A-Za-z0-9_-].*=))""", re.ASCII)
+# Characters that are read again in all: some seconds. No strategy that people write comes
+# near it, and without a line a message names the key.
+_MOST_READ = 4 << 20
 
 
 class Lines:
@@ -18,54 +23,51 @@ class Lines:
 
     def __init__(self, text: str) -> None:
         self._lines = text.replace("\r\n", "\n").split("\n")
-        self._read: dict[int, dict[str, Any] | None] = {0: {}}
+        self._cuts = [
+            number for number, line in enumerate(self._lines) if _STATEMENT.match(line)
+        ] + [len(self._lines)]
+        self._read: dict[int, dict[str, Any] | None] = {}
+        self._left = _MOST_READ
 
     def find(self, path: Sequence[str]) -> int | None:
         """Return the line, from 1, on which the statement with a key begins; None if unknown.
 
         A key that is nowhere, such as one that is missing, is looked for without its last part.
         """
-        while path and not _holds(self._beginning(len(self._lines))[1], path):
-            path = path[:-1]
-        if not path:
-            return None
-        # so many lines without the key, and so many with the statement that has it begun
-        low, high = 0, len(self._lines)
         try:
-            while high - low > 1:
+            while path and not _holds(self._before(len(self._cuts) - 1)[1], path):
+                path = path[:-1]
+            # before this statement the key is not there; before that one it is
+            low, high = 0, len(self._cuts) - 1
+            while path and high - low > 1:
                 middle = (low + high) // 2
-                end, tables = self._beginning(middle)
+                cut, tables = self._before(middle)
                 if _holds(tables, path):
                     high = middle
                 else:
-                    low = end
-        except _TooManyReads:
+                    low = cut
+        except _TooMuch:
             return None
-        return self._statement_after(low)
+        return self._cuts[low] + 1 if path else None
 
-    def _beginning(self, count: int) -> tuple[int, dict[str, Any]]:
-        """Return the shortest readable beginning of so many lines or more, and what it says."""
+    def _before(self, cut: int) -> tuple[int, dict[str, Any]]:
+        """Return the first cut from this one on that ends a statement, and what stands before."""
         while True:
-            if count not in self._read:
-                if len(self._read) >= _MOST_READS and count < len(self._lines):
-                    raise _TooManyReads
+            if cut not in self._read:
+                text = "\n".join(self._lines[: self._cuts[cut]])
+                self._left -= len(text)
+                if self._left < 0:
+                    raise _TooMuch
                 try:
-                    self._read[count] = tomllib.loads("\n".join(self._lines[:count]))
+                    self._read[cut] = tomllib.loads(text)
                 except ValueError:
-                    self._read[count] = None
-            if (tables := self._read[count]) is not None:
-                return count, tables
-            count += 1
-
-    def _statement_after(self, count: int) -> int:
-        for number in range(count, len(self._lines)):
-            line = self._lines[number].strip()
-            if line and not line.startswith("#"):
-                return number + 1
-        return count + 1
+                    self._read[cut] = None
+            if (tables := self._read[cut]) is not None:
+                return cut, tables
+            cut += 1
 
 
-class _TooManyReads(Exception):
+class _TooMuch(Exception):
     pass
 
 

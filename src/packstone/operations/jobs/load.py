@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from packstone.errors import UsageError
 from packstone.operations.facade import Repository
+from packstone.operations.jobs.plan import chosen_jobs
 from packstone.operations.jobs.sources import open_source
 from packstone.operations.jobs.sources.base import Part
 from packstone.operations.jobs.sources.postgres import PostgresRoles
-from packstone.operations.jobs.strategy import Job
+from packstone.operations.jobs.strategy import Job, Strategy
+from packstone.operations.jobs.targets import open_target
 from packstone.operations.measured import keep_load
 from packstone.operations.results import ProgressFunction, Ticker
 from packstone.repository.snapshots import SnapshotRow, resolve
@@ -91,6 +93,36 @@ def load_job(
         estimated=estimated_seconds,
     )
     return loaded
+
+
+def restore_job(
+    strategy: Strategy,
+    name: str,
+    target: str,
+    *,
+    source: str = "",
+    threads: int | None = None,
+    lock_timeout: float = 0.0,
+    waiting: Callable[[str], None] | None = None,
+    **options: Any,
+) -> list[LoadedPart]:
+    """Play a dump of a job of a strategy back into `target`; further keywords as in `load_job`.
+
+    `source` is the name of the repository to read, one that the job is copied to, by default its
+    own. Raises UsageError for names that the strategy has not, what opening raises, and what
+    `load_job` raises.
+    """
+    (job,) = chosen_jobs(strategy, [name])
+    places = {each.name: each for each in (job.repository, *job.copy_to)}
+    place = places.get(source or job.repository.name)
+    if place is None:
+        raise UsageError(
+            f"job {name!r} is not stored in {source!r}", hint=f"It is in {', '.join(places)}"
+        )
+    with closing(
+        open_target(place, threads=threads, lock_timeout=lock_timeout, waiting=waiting)
+    ) as repository:
+        return load_job(repository, job, target, **options)
 
 
 def choose_parts(parts: Sequence[Part], job: Job, name: str, roles: bool) -> list[Part]:

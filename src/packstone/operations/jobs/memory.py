@@ -81,7 +81,7 @@ class JobFiles:
         try:
             with open(self._state, "rb") as file:
                 memory = msgspec.json.decode(file.read(1 << 20), type=Memory)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         return memory if memory.job == self._job else None
 
@@ -153,6 +153,6 @@ class JobLock:
 def _holder(fd: int) -> str:
     try:
         holder = msgspec.json.decode(os.pread(fd, _NOTE_SIZE, 0), type=Holder)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return "a process that left no note of itself"
     return f"process {holder.pid} since {holder.since}"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from packstone.errors import PackstoneError, UsageError
 from packstone.operations.estimate import Estimate, estimate_seconds
@@ -29,7 +30,7 @@ from packstone.operations.measured import known_rates
 from packstone.repository.rates import CHECK, LOAD, Sample, is_small
 from packstone.repository.snapshots import SnapshotRow
 
-OpenTarget = Callable[[RepositoryTarget], Repository]
+OpenTarget = Callable[..., Repository]  # of a RepositoryTarget, and keywords of `open_target`
 _JUDGED = 16  # estimates, the newest, that tell how good the next one is
 
 
@@ -85,18 +86,20 @@ def plan_jobs(
     *,
     open_target: OpenTarget = open_target,
     clock: Callable[[], int] = time.time_ns,
+    **opening: Any,
 ) -> list[JobPlan]:
     """Return what restoring jobs, by default all, would cost, in the order they come back.
 
     All jobs are in the order, also those that are not named: they come back too. A repository
-    that does not open is told in the notes of its jobs. Raises UsageError for an unknown name.
+    that does not open is told in the notes of its jobs. Further keywords as `open_target` takes
+    them. Raises UsageError for an unknown name.
     """
     wanted = {job.name for job in chosen_jobs(strategy, names)}
     now_ns = clock()
     plans: dict[str, JobPlan] = {}
     for target, jobs in by_repository(strategy.jobs.values()):
         try:
-            with contextlib.closing(open_target(target)) as repository:
+            with contextlib.closing(open_target(target, **opening)) as repository:
                 rows = repository.snapshots()
                 known = known_rates(repository._objects, clock)
                 for job in jobs:

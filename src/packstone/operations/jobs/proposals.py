@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 
+from packstone.repository.periods import Duration
 from packstone.repository.retention import Retention
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
@@ -129,9 +131,13 @@ def propose_keep(
 def reach_days(keep: Retention) -> float | None:
     """Return how many days a policy reaches back, None if that has no end or is not known."""
     counts = (keep.last, keep.hourly, keep.daily, keep.weekly, keep.monthly, keep.yearly)
-    if keep.tags or keep.within or keep.last or min(counts) < 0:
+    if keep.tags or keep.last or min(counts) < 0:
+        return None
+    within_ns = Duration.parse(keep.within).after(0, UTC) if keep.within else 0
+    if within_ns is None:  # longer than time is counted
         return None
     spans = [
+        within_ns / (_DAY * 1e9),
         keep.hourly / 24,
         keep.daily * 1.0,
         keep.weekly * 7.0,

@@ -14,8 +14,9 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from packstone.errors import Damaged, ObjectMissing, UsageError
@@ -76,14 +77,16 @@ def rehearse_job(
     name: str,
     *,
     open_target: OpenTarget = open_target,
+    opening: Mapping[str, Any] = MappingProxyType({}),
     **options: Any,
 ) -> Rehearsal:
     """Rehearse the restore of a job; keywords as in `rehearse_in`, which raises the rest.
 
-    Raises UsageError for an unknown name, and whatever opening its repository raises.
+    `opening` are keywords for `open_target`. Raises UsageError for an unknown name, and
+    whatever opening its repository raises.
     """
     (job,) = chosen_jobs(strategy, [name])
-    with contextlib.closing(open_target(job.repository)) as repository:
+    with contextlib.closing(open_target(job.repository, **opening)) as repository:
         return rehearse_in(repository, job, **options)
 
 

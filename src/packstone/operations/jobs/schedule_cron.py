@@ -70,7 +70,7 @@ def _without_block(crontab: bytes) -> tuple[bytes, int]:
         return crontab, len(crontab)
     if len(begins) != 1 or len(ends) != 1 or ends[0] < begins[0]:
         raise UsageError(
-            "the crontab has one marker of the packstone block without the other: left as it is",
+            "the crontab has not the two markers of one packstone block: left as it is",
             hint="mend it with: crontab -e",
         )
     before = b"".join(lines[: begins[0]])

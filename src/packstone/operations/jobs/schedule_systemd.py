@@ -14,6 +14,7 @@ from packstone.operations.jobs.schedule import BOOTED, call, due_command, look_m
 from packstone.operations.jobs.strategy import Strategy
 
 SERVICE, TIMER = "packstone.service", "packstone.timer"
+_USER_SOCKET = "systemd/private"  # below XDG_RUNTIME_DIR: what systemctl --user talks to
 MARK = "# Written by packstone schedule install; packstone schedule remove takes it away."
 
 # A backup reads everything, writes where it is told, mounts disks and runs the user's commands:
@@ -46,7 +47,14 @@ class SystemdSchedule:
 
     def written(self, strategy: Strategy) -> dict[str, str]:
         """Return the units by their paths; raises UsageError."""
-        words = " ".join(map(_quoted, due_command(strategy)))
+        program, *arguments = due_command(strategy)
+        if not program.isprintable() or set(program) & set("\"'\\"):  # string_is_safe() there
+            raise UsageError(
+                f"systemd runs no program of the name {program!r}",
+                hint="install Packstone at a path without quotes, or use --cron",
+            )
+        # of the arguments alone variables are expanded: systemd.service(5)
+        words = " ".join([_quoted(program), *(_quoted(each, "$") for each in arguments)])
         after = "" if self._user else "Wants=network-online.target\nAfter=network-online.target\n"
         service = f"""{MARK}
 [Unit]
@@ -80,7 +88,8 @@ WantedBy=timers.target
     def install(self, strategy: Strategy) -> bool:
         """Write the units, enable and start the timer; return whether anything changed.
 
-        Where systemd does not run, in an image that is being built, the timer starts with it.
+        Where it does not run, for a user who is not logged in or in an image that is being
+        built, the timer starts with it.
         """
         changed = False
         units = self.written(strategy)
@@ -90,7 +99,7 @@ WantedBy=timers.target
             changed |= _write(path, text)
         self._systemctl("daemon-reload")
         self._systemctl("enable", TIMER)
-        if self._is_booted():
+        if self._is_running():
             # `start` leaves a running timer with its old times
             self._systemctl("restart" if changed else "start", TIMER)
         return changed
@@ -102,7 +111,7 @@ WantedBy=timers.target
         for path in there:
             self._refuse_foreign(path)
         if self._path(TIMER) in there:
-            self._systemctl("disable", *(["--now"] if self._is_booted() else []), TIMER)
+            self._systemctl("disable", *(["--now"] if self._is_running() else []), TIMER)
         for path in there:
             os.unlink(path)
         if there:
@@ -112,17 +121,20 @@ WantedBy=timers.target
     def _path(self, name: str) -> str:
         return os.path.join(self.directory, name)
 
-    def _is_booted(self) -> bool:
-        return os.path.isdir(BOOTED)
+    def _is_running(self) -> bool:
+        """Return whether there is a systemd to talk to; that of a user is there while logged in."""
+        if not self._user:
+            return os.path.isdir(BOOTED)
+        return os.path.exists(os.path.join(os.environ.get("XDG_RUNTIME_DIR", ""), _USER_SOCKET))
 
     def _systemctl(self, *words: str) -> None:
-        booted = self._is_booted()
-        if not booted and words[0] == "daemon-reload":
+        running = self._is_running()
+        if not running and words[0] == "daemon-reload":
             return
         argv = ["systemctl", *(["--user"] if self._user else []), *words]
         # without a running systemd only the links are made
         code, _, messages = call(
-            argv, environment={} if booted else {"SYSTEMD_OFFLINE": "1"}, hint="or use --cron"
+            argv, environment={} if running else {"SYSTEMD_OFFLINE": "1"}, hint="or use --cron"
         )
         if code != 0:
             raise PackstoneError(
@@ -143,10 +155,13 @@ WantedBy=timers.target
             )
 
 
-def _quoted(word: str) -> str:
+def _quoted(word: str, doubled: str = "") -> str:
     """Return a word of ExecStart as systemd.service(5) reads it back."""
-    word = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return '"' + word.replace("%", "%%").replace("$", "$$") + '"'
+    word = word.replace("\\", "\\\\").replace('"', '\\"')
+    word = word.replace("\n", "\\n").replace("\r", "\\r")
+    for character in "%" + doubled:
+        word = word.replace(character, character * 2)
+    return f'"{word}"'
 
 
 def _write(path: str, text: str) -> bool:

@@ -66,8 +66,7 @@ class Calendar:
             raise ValueError(f"no time after {time_ns} ns can be told: {error}") from error
 
     def _next_after(self, time_ns: int) -> int:
-        since = timedelta(seconds=time_ns // SECOND_NS)
-        wall = (_EPOCH + since).astimezone(self.zone).replace(tzinfo=None)
+        wall = self._shown_at(time_ns // SECOND_NS)
         # Wall clock and time are in different orders around a change of the clock: everything
         # near is looked at, and the earliest later moment taken.
         found: int | None = None
@@ -94,17 +93,19 @@ class Calendar:
         folds = (0, 1) if minute.startswith("*") or hour.startswith("*") else (0,)
         moments = set()
         for fold in folds:
-            # a time that the clock skips is taken with the offset from before the gap
-            local = wall.replace(fold=fold)
-            local = local.astimezone() if self.zone is None else local.replace(tzinfo=self.zone)
-            since = local.astimezone(UTC) - _EPOCH
+            # A time that the clock skips is taken with the offset from before the gap. Naive
+            # astimezone() is not: it subtracts the offset from after it.
+            local = wall.replace(fold=fold, tzinfo=self.zone)
+            moment = int(local.timestamp())
             # the other fold of a skipped time lies before the gap and is no time of its own
-            if fold == 0 or self._shown_at(since) == wall:
-                moments.add((since.days * 86_400 + since.seconds) * SECOND_NS)
+            if fold == 0 or self._shown_at(moment) == wall:
+                moments.add(moment * SECOND_NS)
         return moments
 
-    def _shown_at(self, since: timedelta) -> datetime:
-        return (_EPOCH + since).astimezone(self.zone).replace(tzinfo=None, fold=0)
+    def _shown_at(self, seconds: int) -> datetime:
+        """Return what a clock shows at a Unix time."""
+        moment = _EPOCH + timedelta(seconds=seconds)
+        return moment.astimezone(self.zone).replace(tzinfo=None, fold=0)
 
 
 def parse_every(text: str, zone: tzinfo | None = None) -> Every:
@@ -160,20 +161,6 @@ def _cron(text: str, words: list[str]) -> str:
         # the 31st would pass over five months in silence
         raise ValueError(f"found {text!r}, expected a day from 1 to 28, or last")
     return f"{at} {int(words[1])} * *"
-
-
-def is_due(every: Every | None, last_run_ns: int | None, now_ns: int) -> bool:
-    """Return whether a job is to run now that began its last run at `last_run_ns`, in Unix ns.
-
-    However many times were missed, they are made up by one run. A last run in the future says
-    that a clock was wrong: it counts as unknown, and the run that follows puts that right. A
-    job without `every` is never due, one that never ran always.
-    """
-    if every is None:
-        return False
-    if last_run_ns is None or last_run_ns > now_ns:
-        return True
-    return every.next_after(last_run_ns) <= now_ns
 
 
 def tick_minutes(timetables: list[Every], now_ns: int) -> int:

@@ -12,8 +12,9 @@ the moment, and the bytes are read from the files beneath it:
   file holds all of it and no reader needs it; then its salts change, and the file alone is right.
 
 The formats are SQLite's "Database File Format" §4 and "WAL-mode File Format" §2.2; the rules of
-locks its §2.3. It runs in a process of its own because closing a file drops every lock that the
-process has on it (POSIX), those of a program that uses the library and the same database too.
+locks its §2.3. Closing a file drops every lock that the process has on it (POSIX): hence the
+files stay open until the transaction has ended, and all of it runs in a process of its own, for
+the program that uses the library may have the same database open.
 Standard library only.
 """
 
@@ -45,9 +46,9 @@ class Log:
     def __init__(self, database: str, page_size: int) -> None:
         self._page_size = page_size
         self._file = -1
-        self._salts = b""
         self.offsets: dict[int, int] = {}  # page number, from 1 → where in the log it is
-        frames, self.page_count, self._salts = _read_index(database + "-shm", page_size)
+        self._index = os.open(database + "-shm", os.O_RDONLY)
+        frames, self.page_count, self._salts = _read_index(self._index, page_size)
         if not frames:
             return
         self._file = os.open(database + "-wal", os.O_RDONLY)
@@ -78,16 +79,16 @@ class Log:
             raise LogChanged
 
     def close(self) -> None:
-        """Close the log's file; only after the transaction."""
+        """Close the files; only after the transaction, whose locks are on the index."""
+        os.close(self._index)
         if self._file >= 0:
             os.close(self._file)
 
 
-def _read_index(path: str, page_size: int) -> tuple[int, int, bytes]:
+def _read_index(file: int, page_size: int) -> tuple[int, int, bytes]:
     """Return the frames that are committed, the database's pages with them, the log's salts."""
     for _ in range(_TRIES):
-        with open(path, "rb", buffering=0) as file:
-            first, second = os.pread(file.fileno(), 48, 0), os.pread(file.fileno(), 48, 48)
+        first, second = os.pread(file, 48, 0), os.pread(file, 48, 48)
         if first == second and len(first) == 48:
             fields = _INDEX_HEADER.unpack(first)
             size = (fields[5] & 0xFE00) + ((fields[5] & 1) << 16)
