@@ -150,15 +150,14 @@ __all__ = [
     "JobReport", "KeptSnapshot", "ListedEntry", "ListedKey", "LoadedPart", "ObjectMissing",
     "ObjectsSize", "PackstoneError", "Problem", "Progress", "PruneResult", "Rehearsal",
     "RepairIndexResult", "RepairPacksResult", "RepairSnapshotsResult", "RepairedSnapshot",
-    "Repository", "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing",
-    "RepositoryTarget", "RestoreResult", "Retention", "RetentionGroup", "RewriteResult",
-    "Rewritten", "Rules", "RunReport", "Schedule", "Slope", "Snapshot", "SnapshotResult",
-    "SnapshotRow", "SnapshotStats", "Stats", "StorageError", "StorageFull",
-    "StorageUnavailable", "Strategy", "StrategyInvalid", "TagResult", "UnsupportedFormat",
-    "UsageError", "WrongPassphrase", "__version__", "advise_jobs", "check_names",
-    "configured_passphrase", "find_doubts", "find_schedule", "import_key", "init",
-    "load_strategy", "open", "passphrase_from_file", "plan_jobs", "rehearse_job", "restore_job",
-    "run_jobs",
+    "Repository", "RepositoryAdvice", "RepositoryLocked", "RepositoryMissing", "RepositoryTarget",
+    "RestoreResult", "Retention", "RetentionGroup", "RewriteResult", "Rewritten", "Rules",
+    "RunReport", "Schedule", "Slope", "Snapshot", "SnapshotResult", "SnapshotRow",
+    "SnapshotStats", "Stats", "StorageError", "StorageFull", "StorageUnavailable", "Strategy",
+    "StrategyInvalid", "TagResult", "UnsupportedFormat", "UsageError", "WrongPassphrase",
+    "__version__", "advise_jobs", "check_names", "configured_passphrase", "find_doubts",
+    "find_schedule", "import_key", "init", "load_strategy", "open", "passphrase_from_file",
+    "plan_jobs", "rehearse_job", "restore_job", "run_jobs",
 ]  # fmt: skip
 
 

@@ -20,14 +20,21 @@ def blocks(markdown: str, language: str) -> list[str]:
 
 
 def commands(markdown: str) -> list[str]:
-    """Return the lines after `$ `, with the lines that `\\` continues."""
+    """Return the lines after `$ `, with those that `\\` continues and those of a here document."""
     lines: list[str] = []
     for block in blocks(markdown, "console"):
+        end = ""
         for line in block.splitlines():
-            if line.startswith("$ "):
+            if end:
+                lines[-1] += "\n" + line
+                end = "" if line == end else end
+            elif line.startswith("$ "):
                 lines.append(line[2:])
+                found = re.search(r"<<'(\w+)'", line)
+                end = found[1] if found else ""
             elif lines and lines[-1].endswith("\\"):
                 lines[-1] += "\n" + line
+        assert not end, f"{lines[-1]!r} is not ended by {end}"
     return lines
 
 
@@ -52,6 +59,7 @@ def test_what_is_shown_works(run, tmp_path: Path, page: str) -> None:
         ["sh", "-c", script], cwd=work, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "here-document" not in done.stderr
     for program in blocks(readme, "python"):
         subprocess.run([sys.executable, "-c", program], cwd=work, env=environment, check=True)
 

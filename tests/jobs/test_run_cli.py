@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -195,3 +196,47 @@ passphrase_file = "secret"
     kept += [*(run.directory / "argv").iterdir(), run.directory / "packstone.prom"]
     for text in [done.out, done.err, *(path.read_bytes() for path in kept)]:
         assert secret.encode() not in text and b"secret-address" not in text
+
+
+def test_clients_that_are_missing_and_servers_that_do_not_answer(
+    run: Packstone, write, source: Path
+) -> None:
+    """Each says what to do; the files are stored all the same."""
+    write(
+        f"""
+[jobs.crm]
+postgresql = {{ databases = ["crm"], host = "/nowhere", roles = false }}
+every = "1h"
+
+[jobs.shop]
+mariadb = {{ databases = ["shop"], socket = "/nowhere/socket" }}
+every = "1h"
+
+[jobs.ldap]
+command = {{ argv = ["no-such-program"], name = "ldif" }}
+every = "1h"
+
+[jobs.files]
+paths = ["{source}"]
+every = "1h"
+"""
+    )
+    bare = run("--json", "run", code=1, env={"PATH": "/nowhere"}).json
+    found = {each["job"]: each for each in bare["jobs"]}
+    assert {name: each["status"] for name, each in found.items()} == {
+        "crm": "failed",
+        "shop": "failed",
+        "ldap": "failed",
+        "files": "done",
+    }
+    assert "pg_dump is not installed" in found["crm"]["errors"][0]["message"]
+    assert "apt install" in found["crm"]["errors"][0]["hint"]
+    assert "not installed" in found["shop"]["errors"][0]["message"]
+    assert "no-such-program" in found["ldap"]["errors"][0]["message"]
+    if shutil.which("pg_dump"):
+        text = run("run", "crm", code=1).text
+        assert "/nowhere" in text and "error: " in text
+    if shutil.which("mariadb-dump"):
+        assert "/nowhere/socket" in run("run", "shop", code=1).text
+    rows = run("-r", "store", "--json", "snapshots").json
+    assert [row["tags"] for row in rows] == [["job:files"]]

@@ -19,6 +19,7 @@ from operations.test_bad_sectors import spoil as spoil_of
 from tables import CHUNK_SIZE, deltas, nights, records
 
 import packstone
+from packstone.model import ObjectType
 from packstone.repository import layout
 from packstone.repository.packs import DATA
 
@@ -471,6 +472,23 @@ def test_what_only_the_index_knows_is_not_thrown_away(plain: Place) -> None:
         except packstone.Damaged as refused:  # where the wrong entry is one of that very pack
             assert pack.name[:12] in refused.message and "repair packs" in refused.hint
         assert pack.name in repository._objects.index.packs.values(), "what it knew it knows"
+
+
+def test_a_missing_object_costs_no_pack_that_only_the_index_knows(plain: Place) -> None:
+    """One pack is gone, another one has lost its footers: what is in it is read, and saved."""
+    packs = sorted(plain.packs(), key=lambda path: path.stat().st_size)
+    gone, pack = packs[0], packs[-1]
+    data = pack.read_bytes()
+    flip(pack, 70 + int.from_bytes(data[64:72], "little"))
+    flip(pack, 70 + int.from_bytes(data[-56:-48], "little"))
+    gone.unlink()
+    with plain.open() as repository:
+        objects = repository._objects
+        with pytest.raises(packstone.ObjectMissing):
+            objects.reader.get(ObjectType.CHUNK, bytes(32))
+        assert pack.name in objects.index.packs.values(), "what it knew it knows"
+        (found,) = (each for each in repository.repair_packs().damaged if each.pack == pack.name)
+        assert found.quarantine
 
 
 def test_other_repositories_keep_the_index(plain: Place) -> None:

@@ -188,7 +188,7 @@ def _copy_all(
                     marks, missing = measured
                     if len(wanted) > 1:  # else they are of this one
                         marks = _mark(source, [tree], done).marks
-                        missing = find_missing(source, target, marks, among=missing)
+                        missing = find_missing(source, target, marks)
                         done.include(marks)
                     _copy_objects(source, target, writer, marks, missing, threads)
                 snapshot = msgspec.structs.replace(

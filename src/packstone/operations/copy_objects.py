@@ -34,22 +34,13 @@ class Missing(NamedTuple):
     uses: dict[int, list[PackUse]]
 
 
-def find_missing(
-    source: ObjectRepository,
-    target: ObjectRepository,
-    marks: Marks,
-    among: Missing | None = None,
-) -> Missing:
-    """Return what of the marked objects a repository of the same family lacks.
-
-    `among`: what it lacked of more than these before; other packs are not looked at again.
-    """
+def find_missing(source: ObjectRepository, target: ObjectRepository, marks: Marks) -> Missing:
+    """Return what of the marked objects a repository of the same family lacks."""
     objects = size = 0
     uses: dict[int, list[PackUse]] = {}
-    lacked = among and {use.pack_id for uses in among.uses.values() for use in uses}
     for pack_id, pack_size, kind, count in source.index.counts():
         live = marks.count(pack_id)
-        if not live or (lacked is not None and pack_id not in lacked):
+        if not live:
             continue
         rows = list(_marked(read_listed(source, pack_id), marks))
         there = _present(target, [object_id for _row, _count, ids in rows for object_id in ids])

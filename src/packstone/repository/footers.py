@@ -6,11 +6,13 @@ Keeps the last footers it read: many objects of one pack may be asked about. Rea
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 
 from packstone.codec.encryption import Sealer
 from packstone.errors import Damaged, ObjectMissing, UnsupportedFormat
 from packstone.repository.index import Index
-from packstone.repository.layout import pack_name
+from packstone.repository.layout import list_ids, pack_name
+from packstone.repository.pack_reading import read_packs
 from packstone.repository.packs import Pack, read_pack
 from packstone.repository.places import Place
 from packstone.storage.base import Storage
@@ -54,6 +56,18 @@ class Footers:
                 return True
             inner += size
         return False
+
+    def list_any(self, ids: Collection[bytes]) -> bool:
+        """Return whether some pack that is there lists one of these objects."""
+        wanted = frozenset(ids)
+        there = dict(list_ids(self._storage, "packs"))
+        return any(
+            object_id in wanted
+            for found in read_packs(self._storage, sorted(there), there, self._sealer)
+            if isinstance(found, Pack)
+            for row in found.rows
+            for object_id, _size, _type in row.object_rows()
+        )
 
     def _pack(self, pack_id: str) -> Pack | None:
         kept = self._packs.get(pack_id)

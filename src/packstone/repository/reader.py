@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from packstone.codec.compression import Compressor
 from packstone.codec.delta import DELTA_CODECS
@@ -56,6 +56,7 @@ class ObjectReader:
         self._healing = threading.Lock()  # one looks whether the view is wrong, others wait
         self._heals = 0  # changes of the view by this reader
         self._rebuilt = False
+        self._searched = False
         self._may_refresh = True
         self._doubts = 0
 
@@ -269,13 +270,24 @@ class ObjectReader:
                     self._warn(
                         "the index disagrees with the packs; it is rebuilt from their footers"
                     )
-                if wrong or attempt.lacking:
+                if wrong or self._is_listed(attempt.lacking):
                     self._rebuilt = True
                     self._index.reset()
                     self._index.refresh(self._storage)
                     return self._healed()
             self._remember(attempt)
             return False
+
+    def _is_listed(self, lacking: Collection[bytes]) -> bool:
+        """Return whether packs have what the view lacks; looked up once.
+
+        If not, a view made anew would lack it too, and besides what only this one knows: of packs
+        whose footers are gone, and whose records `repair packs` can still save.
+        """
+        if not lacking or self._searched:
+            return False
+        self._searched = True
+        return self._footers.list_any(lacking)
 
     def _remember(self, attempt: Attempt) -> None:
         """Keep why places gave nothing: damage must not be looked for again and again."""
