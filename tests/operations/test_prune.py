@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from operations.pruning import History, decoded, uses
-from tables import deltas, records
+from tables import deltas, nights, records
 
 import packstone
 
@@ -211,3 +211,21 @@ def test_deltas_that_nobody_needs_may_hang(histories: Histories) -> None:
         history.contents["dump"] = b"".join(history.rows)
         history.take(repository)
         history.verify(repository)
+
+
+def test_rebasing_costs_one_whole_copy(tmp_path: Path) -> None:
+    """Of all that stood on the forgotten one, one chunk is whole and the others stand on it."""
+    history = History(tmp_path, "one copy")
+    with history.open() as repository:
+        for rows in nights("one copy", 4000, 12):
+            history.contents = {"dump": rows}
+            history.take(repository)
+        first = next(iter(history.stored))
+        history.forget(first)
+        repository.prune(max_unused=0.0)
+        before = sum(history.packs().values())
+        assert repository.prune(rebase=True).chunks_rebased > 0
+        after = sum(history.packs().values())
+        assert after - before < 0.6 * len(history.contents["dump"])
+        history.verify(repository)
+        assert repository.prune(rebase=True).chunks_rebased == 0
