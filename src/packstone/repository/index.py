@@ -260,7 +260,7 @@ class Index:
             counted = frozenset() if to_read else frozenset(self._counted_on)
             numbers = self._hearsay
             if not to_read:
-                numbers = self._standing_on(transaction, counted) & numbers
+                numbers &= self._standing_on(transaction, counted)
             ids = {self._numbers[number]: number for number in sorted(numbers)}
             sizes = {pack_id: self._pack_sizes[number] for pack_id, number in ids.items()}
         wrong: list[int] = []
