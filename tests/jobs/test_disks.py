@@ -117,15 +117,21 @@ def test_of_two_that_are_labelled_alike_the_one_that_is_mounted(tmp_path: Path) 
         with image.open("wb") as file:
             file.truncate(16 << 20)
         subprocess.run(["mkfs.ext4", "-q", "-L", label, image], check=True)
-    for image, other in (images, images[::-1]):
-        attached = subprocess.run(
-            ["losetup", "-f", "--show", other], capture_output=True, text=True
-        ).stdout.strip()
-        if not attached:
-            pytest.skip("there is no loop device")
-        try:
-            assert mount_point(label) is None
-            with disk(image, tmp_path / "point"):
-                assert mount_point(label) == str(tmp_path / "point")
-        finally:
-            subprocess.run(["losetup", "-d", attached], check=True)
+    with disk(images[0], tmp_path / "point"), attached(images[1]):
+        assert mount_point(label) == str(tmp_path / "point")
+    with attached(images[1]):
+        assert mount_point(label) is None
+        with disk(images[0], tmp_path / "point"):
+            assert mount_point(label) == str(tmp_path / "point")
+
+
+@contextmanager
+def attached(image: Path) -> Iterator[None]:
+    """Let an image be a device that is not mounted."""
+    done = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("there is no loop device")
+    try:
+        yield
+    finally:
+        subprocess.run(["losetup", "-d", done.stdout.strip()], check=True)
