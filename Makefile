@@ -37,6 +37,7 @@ soak-fuzz: $(VENV)/installed
 	cd tests && ../$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 	PYTHON=$(CURDIR)/$(BIN)/python sh tests/soak/kernel_sanitizers.sh
 	PYTHON=$(CURDIR)/$(BIN)/python sh tests/soak/delta_sanitizers.sh
+	PYTHON=$(CURDIR)/$(BIN)/python sh tests/soak/scan_sanitizers.sh
 
 # man pages of all commands, in build/man
 man: $(VENV)/installed

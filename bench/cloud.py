@@ -48,10 +48,13 @@ def serve(delay: float, pipe: Connection, endpoint: str) -> None:
             pipe.send(counts)
 
 
-def run(command: list[str], environment: dict[str, str]) -> float:
-    started = time.monotonic()
+def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Return seconds that passed, and those of processors."""
+    started, before = time.monotonic(), os.times()
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - started
+    after = os.times()
+    cpu = after.children_user + after.children_system
+    return time.monotonic() - started, cpu - before.children_user - before.children_system
 
 
 def packstone(url: str, cache: Path) -> tuple[dict[str, str], Callable[..., list[str]]]:
@@ -103,7 +106,7 @@ def main() -> None:
                     ours.send(True)
                     ours.recv()
                     before = stored(endpoint, place)  # noqa: B023
-                    seconds = run(command, environment)  # noqa: B023
+                    seconds, cpu = run(command, environment)  # noqa: B023
                     ours.send(True)
                     counts = ours.recv()
                     line = {
@@ -111,6 +114,7 @@ def main() -> None:
                         "tool": tool,  # noqa: B023
                         "row": row,
                         "seconds": round(seconds, 2),
+                        "cpu": round(cpu, 2),
                         "requests": sum(counts.values()),
                         "stored": stored(endpoint, place) - before,  # noqa: B023
                     } | counts

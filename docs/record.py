@@ -8,6 +8,7 @@ in for another word is what would tell of this machine: that directory, and the 
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
@@ -17,7 +18,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -52,11 +52,12 @@ def commands(markdown: str, fuse: bool) -> list[tuple[str, list[str]]]:
 
 def can_mount() -> bool:
     """Return whether a FUSE file system can be mounted here."""
-    return shutil.which("fusermount3") is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
+    there = shutil.which("fusermount3") and importlib.util.find_spec("mfusepy")
+    return there is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
 def run(lines: list[str]) -> list[str]:
-    """Return what each command printed; raises CalledProcessError when one fails."""
+    """Return what each command printed; raises SubprocessError when one fails."""
     with (
         tempfile.TemporaryDirectory(prefix="packstone-record-") as work,
         tempfile.TemporaryDirectory(prefix="packstone-record-") as place,
@@ -82,6 +83,7 @@ def run(lines: list[str]) -> list[str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=600,  # a mount that never comes is waited for no longer
         )
         if done.returncode:
             sys.stderr.write(done.stdout)
@@ -99,8 +101,8 @@ def draw(sections: list[tuple[str, list[tuple[str, str]]]], target: Path) -> Non
             if said:
                 console.print(Text(said.rstrip("\n")))
     # Pages that show a picture load nothing from elsewhere for it: any fixed font will do.
-    form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    svg = console.export_svg(title="packstone", code_format=form, unique_id="tutorial")
+    svg = console.export_svg(title="packstone", unique_id="tutorial")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     target.write_text(svg, encoding="utf-8")
 
 

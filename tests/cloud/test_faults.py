@@ -258,6 +258,21 @@ def test_a_pruner_whose_lock_is_not_listed(scene: Scene, faults: Faults) -> None
     judge(scene, direct, None, True, "prune")
 
 
+def test_a_listing_without_the_newest_snapshot(scene: Scene, faults: Faults) -> None:
+    """Whoever has seen it does not prune what it needs; once it is forgotten it may be gone."""
+    direct, through = scene.copy()
+    taken = take(through, scene)
+    assert taken is not None
+    faults.reset(lambda request: f"hide {taken}" if request.verb == "LIST" else None)
+    with pytest.raises(StorageError, match="does not list"):
+        prune(through, scene)
+    faults.reset()
+    judge(scene, direct, taken, False, "prune")
+    with packstone.open(direct) as repository:  # another machine, as it were
+        repository.forget([taken])
+    prune(through, scene)
+
+
 # -- conditions ---------------------------------------------------------------------------------
 
 

@@ -15,10 +15,6 @@ class Defect:
     put_in: Callable[[], None]
 
 
-def replace(module: Any, name: str, value: Any) -> Callable[[], None]:
-    return lambda: setattr(module, name, value)
-
-
 def _footer_rows() -> None:
     """Rows of a footer are not compared with the pack's size."""
     from packstone.repository import packs
@@ -68,6 +64,22 @@ def _short_envelopes() -> None:
     envelope.check_envelope = check
 
 
+def _payloads(name: str) -> Callable[[], None]:
+    """An error of MessagePack gets out."""
+
+    def put_in() -> None:
+        import importlib
+
+        import msgspec
+
+        module = importlib.import_module(f"packstone.repository.{name}")
+        vars(module)["decode_payload"] = lambda payload, kind, name: msgspec.msgpack.decode(
+            payload, type=kind
+        )
+
+    return put_in
+
+
 DEFECTS: dict[str, Defect] = {
     "rows of a footer unchecked": Defect("footer", _footer_rows),
     "a frame's size believed": Defect("record", _frame_sizes),
@@ -75,4 +87,8 @@ DEFECTS: dict[str, Defect] = {
     "entries unchecked": Defect("tree-page", _entries),
     "lists unchecked": Defect("list-page", _lists),
     "an envelope's length unchecked": Defect("envelope", _short_envelopes),
+    "an error of MessagePack in history": Defect("history", _payloads("history")),
+    "an error of MessagePack in rates": Defect("history", _payloads("rates")),
+    "an error of MessagePack in bundles": Defect("bundle", _payloads("bundles")),
+    "an error of MessagePack in snapshots": Defect("snapshot", _payloads("snapshots")),
 }

@@ -17,7 +17,7 @@ from fuzz.defects import DEFECTS
 from fuzz.targets import TARGETS, stored
 
 RUNS = trials(400, 20_000)
-_SLOW = {"footer": 4, "index": 8, "pack": 4, "lock-note": 2}  # so many times fewer
+_SLOW = {"footer": 4, "index": 8, "pack": 4, "lock-note": 2, "bundle": 4}  # so many times fewer
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -115,7 +115,8 @@ location = "nowhere"
         .replace("[jobs.unread]\n", '[jobs.unread]\nrepository = "main"\n')
         .replace("[jobs.failing]\n", '[jobs.failing]\nrepository = "main"\n')
     )
-    assert "  warning: /nowhere/crm: " in run("run", "unread", code=3).text
+    text = run("run", "unread", code=3).text
+    assert "  warning: /nowhere/crm: " in text and "1 job: 1 with warnings, in " in text
     done = run("run", code=1)
     assert "good: done" in done.text and "failing: failed" in done.text
     assert "no room" in done.text, "what the client said is in the report"

@@ -50,6 +50,7 @@ def assert_told_the_truth(scene: Scene, report: JobReport, before: int) -> None:
     ids = {row.id for row in scene.snapshots(["job:crm"])}
     for taken in report.snapshots:
         assert taken.result.snapshot_id in ids
+    assert bool(report.snapshots) == report.complete
     if not report.complete:
         assert report.status == "failed" and not report.forgotten
         assert len(ids) == before

@@ -70,6 +70,20 @@ def test_files_do_not_count_where_they_cannot_be_told_apart() -> None:
     assert asked(samples, 10 * GIB, 1).seconds == pytest.approx(100, rel=0.05)
 
 
+def test_two_measurements_of_unlike_files_tell_both_costs() -> None:
+    known = [measured(10 * GIB, 1, 100), measured(MIB * 100, 100_000, 1 + 50)]
+    assert asked(known, 20 * GIB, 1).seconds == pytest.approx(200, rel=0.02)
+    assert asked(known, 10 * GIB, 100_000).seconds == pytest.approx(150, rel=0.02)
+
+
+def test_files_of_a_size_that_was_never_measured_widen_the_range() -> None:
+    large = asked([measured(GIB, 1, 10)], GIB, 100_000)
+    assert large.high > 100 and "smaller ones take longer" in large.basis
+    small = asked([measured(GIB, 100_000, 100)], GIB, 1)
+    assert small.low < 10 and "larger ones take less" in small.basis
+    assert "take" not in asked([measured(GIB, 100, 10)], GIB, 150).basis
+
+
 def test_one_wild_measurement_moves_little() -> None:
     samples = [measured(n * GIB, 1, 10.0 * n) for n in range(1, 8)]
     wild = [*samples, measured(GIB, 1, 3000)]

@@ -89,12 +89,18 @@ def _tell(session: Session, report: packstone.RunReport) -> None:
     if not report.jobs:
         render.line("nothing to run")
         return
-    words = [f"{n} {name}" for name in _STATUSES if (n := report.count(name))]
+    words = [f"{n} {called}" for name, called in _CALLED.items() if (n := report.count(name))]
     took = render.duration(report.seconds)
     render.line(f"{render.count(len(report.jobs), 'job')}: {', '.join(words)}, in {took}")
 
 
-_STATUSES = ("done", "warnings", "failed", "interrupted", "skipped")
+_CALLED = {
+    "done": "done",
+    "warnings": "with warnings",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "skipped": "skipped",
+}
 
 
 def _tell_job(job: packstone.JobReport, verbose: int) -> None:
@@ -134,7 +140,7 @@ def _done(job: packstone.JobReport) -> list[str]:
     lines = []
     if job.forgotten:
         lines.append(f"{render.count(job.forgotten, 'snapshot')} expired")
-    if job.freed is not None:
+    if job.freed:
         lines.append(f"{render.iec(job.freed)} freed")
     lines += [
         f"{render.count(copied.snapshots, 'snapshot')} copied to "

@@ -25,6 +25,7 @@ from packstone.repository.rates import (
 _MOST = 16  # samples, the newest: disks and hosts change
 _UNLIKE = 4.0  # files per byte must differ so much before two costs can be told apart
 _BETTER = 0.8  # and the second cost must bring the errors down to this
+_STRANGE = 20.0  # how far off an estimate may be of files of a size that was never measured
 _ENOUGH = 2  # samples of one job that make those of others not needed
 _UNKNOWN = 2.0  # how far one sample, or a check, may be off: half to double
 
@@ -82,14 +83,21 @@ def fit_rates(samples: Sequence[Sample], opening: float = 0.0) -> RateModel | No
     with_bytes = [took / size for size, _files, took in rows if size]
     with_files = [took / files for _size, files, took in rows if files]
     best = (median(with_bytes), 0.0) if with_bytes else (0.0, median(with_files))
-    if len(rows) >= 3 and _are_unlike(rows):
+    rows = [row for row in rows if row[0] or not best[0]]  # empty files alone tell no rate
+    if len(rows) >= 2 and _are_unlike(rows):
         pairs = [
             pair
             for first, second in combinations(rows, 2)
             if (pair := _through(first, second)) is not None
         ]
         singles = [(0.0, each) for each in with_files]
-        both = min(pairs + singles, key=error, default=best)
+        # nothing that was measured may be for free: its time would not be explained at all
+        whole = [
+            pair
+            for pair in pairs + singles
+            if all(s * pair[0] + f * pair[1] > 0 for s, f, _ in rows)
+        ]
+        both = min(whole, key=error, default=best)
         if error(both) < _BETTER * error(best):
             best = both
     spread = tuple(took / (size * best[0] + files * best[1]) for size, files, took in rows)
@@ -164,12 +172,23 @@ def _estimate(
     low, high = spread_of(model.spread)
     if kind == CHECK:
         low, high = min(low, 1 / _UNKNOWN), max(high, _UNKNOWN)
+    basis = _basis(model, samples, kind)
+    if kind != CHECK and not (model.per_byte and model.per_file):
+        # the cost that was left out may be all of it where files are of quite another size
+        ratios = [each.files / max(each.bytes, 1) for each in samples]
+        asked = files / max(size, 1)
+        if asked > _UNLIKE * max(ratios):
+            high *= _STRANGE
+            basis += ", of larger files: smaller ones take longer"
+        elif asked * _UNLIKE < min(ratios):
+            low /= _STRANGE
+            basis += ", of smaller files: larger ones take less"
     begin = model.opening
     return Estimate(
         seconds=seconds,
         low=begin + (seconds - begin) * low,
         high=begin + (seconds - begin) * high,
-        basis=_basis(model, samples, kind),
+        basis=basis,
         samples=len(samples),
         kind=kind,
     )

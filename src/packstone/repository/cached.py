@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from packstone.codec.hashing import checksum
-from packstone.errors import StorageError
+from packstone.errors import ObjectMissing, StorageError, StorageUnavailable
 from packstone.model import GIB, MIB, Buffer
 from packstone.repository.ahead import Ahead, Piece
 from packstone.repository.known import cache_directory, place_digest
@@ -28,7 +28,8 @@ from packstone.storage.objects import Listed, ObjectStorage
 BLOCK = 2 * MIB  # of a pack: what one request reads around a wanted record
 CACHE_SIZE = GIB  # bytes on disk, unless PACKSTONE_CACHE_SIZE says otherwise
 FETCHES = 16  # small requests on their way at once
-_FRESH = 60.0  # seconds for which the listing made with the lock tells features and keys
+_FRESH = 60.0  # seconds for which the listing made with the lock tells of the folders below
+_SURVEYED = ("bundles", "features", "history", "keys")
 _IMMUTABLE = ("config", "config.bak")
 _SUM = 32
 _UNREAD = 256 * MIB  # of packs that were fetched before they are read
@@ -79,7 +80,7 @@ class CachedStorage(Storage):
     # -- listings ---------------------------------------------------------------------------
 
     def scan(self, after: str, until: str) -> Sequence[Listed]:
-        """Return the names between two; with the locks come features and keys, unasked."""
+        """Return the names between two; with the locks come other small things, unasked."""
         if after != "locks/":
             return self.inner.scan(after, until)
         rows = self.inner.scan("", "packs/")  # the same request, a few names more
@@ -89,15 +90,15 @@ class CachedStorage(Storage):
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (name, size) of every stored name below the folder `prefix`."""
         rows: Sequence[Listed]
-        if (
-            prefix in ("features", "keys", "bundles")
-            and time.monotonic() - self._survey_time < _FRESH
-        ):
+        if prefix in _SURVEYED and time.monotonic() - self._survey_time < _FRESH:
             rows = [row for row in self._surveyed if row.name.startswith(prefix + "/")]
         elif prefix == "snapshots":
+            known = self._disk.names("snapshots")  # before: others of this machine go on
             rows = self.inner.scan("snapshots/", "statf")  # to see the version of state behind it
             self._state_tag = next((row.tag for row in rows if row.name == "state"), "")
             rows = [row for row in rows if row.name.startswith("snapshots/")]
+            for name in known.difference(row.name for row in rows):
+                self._require_gone(name)
             self._fetch_snapshots([row.name for row in rows])
         else:
             rows = self.inner.scan(f"{prefix}/", f"{prefix}0")
@@ -106,7 +107,6 @@ class CachedStorage(Storage):
 
     def _fetch_snapshots(self, names: Sequence[str]) -> None:
         """Get snapshots that this machine has not seen, many at once."""
-        self._disk.keep_only("snapshots", {_flat(name) for name in names})
         unseen = [name for name in names if not self._disk.has(name)]
         if len(unseen) < 2:
             return
@@ -139,6 +139,16 @@ class CachedStorage(Storage):
             self._keep_snapshot(name, version.data)
         return version.data
 
+    def _require_gone(self, name: str) -> None:
+        """Refuse a listing without a snapshot that this machine has seen and that is there."""
+        with contextlib.suppress(ObjectMissing):
+            self.inner.head(name)
+            raise StorageUnavailable(
+                f"{self.url} does not list {name}, which is there",
+                hint="Nothing was changed. A store whose listings lag cannot hold a repository",
+            )
+        self._disk.forget(name)
+
     def _keep_snapshot(self, name: str, data: bytes) -> bool:
         """Keep a snapshot's bytes if they are those that it is named by; return whether."""
         is_sound = checksum(data).hex() == _flat(name)
@@ -169,14 +179,15 @@ class CachedStorage(Storage):
     def put(self, name: str, data: Buffer) -> None:
         """Store `data` under `name`, replacing what was there in one step."""
         self._memory.pop(name, None)
-        self._survey_time = -_FRESH if name.startswith(("features", "keys")) else self._survey_time
+        if name.startswith(_SURVEYED):
+            self._survey_time = -_FRESH
         self.inner.put(name, data)
         if name.startswith("snapshots/"):
             self._disk.put(name, bytes(data))
 
     def put_if_absent(self, name: str, data: Buffer) -> bool:
         """Store `data` unless the name exists; return whether it was stored."""
-        if name.startswith(("features", "keys")):
+        if name.startswith(_SURVEYED):
             self._survey_time = -_FRESH
         return self.inner.put_if_absent(name, data)
 
@@ -335,13 +346,14 @@ class CachedStorage(Storage):
     def delete(self, name: str) -> None:
         """Remove a name durably; removing one that is gone is no error."""
         self._memory.pop(name, None)
-        if name.startswith(("features", "keys")):
+        if name.startswith(_SURVEYED):
             self._survey_time = -_FRESH
         self.inner.delete(name)
         self._disk.forget(name)
 
     def delete_many(self, names: Collection[str]) -> None:
         """Remove names durably; those that are gone are no error."""
+        self._survey_time = -_FRESH
         self.inner.delete_many(names)
         for name in names:
             self._disk.forget(name)
@@ -456,6 +468,14 @@ class _DiskCache:
                 for entry in os.listdir(folder):
                     if entry.startswith(f"{last}-"):
                         self._remove(os.path.join(folder, entry))
+
+    def names(self, folder: str) -> set[str]:
+        """Return the names that are kept in a folder."""
+        try:
+            entries = os.listdir(os.path.join(self._directory, folder))
+        except OSError:
+            return set()
+        return {f"{folder}/{entry}" for entry in entries if "." not in entry}  # those are whole
 
     def keep_only(self, folder: str, names: set[str]) -> None:
         """Drop from a folder what the store does not list any more."""

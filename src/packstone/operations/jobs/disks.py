@@ -27,23 +27,14 @@ class Mount(NamedTuple):
 
 def mount_point(label: str) -> str | None:
     """Return where the filesystem with a label is mounted; None if it is not."""
-    device = _device(label)
-    if device is None:
-        return None
+    devices = _devices(label)
     try:
-        number = os.stat(device).st_rdev
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as lines:
             mounts = parse_mounts(lines.read())
     except OSError:
         return None
-    wanted = f"{os.major(number)}:{os.minor(number)}"
-    # btrfs gives itself a number of its own: there the name of the device must tell
-    found = [
-        mount
-        for mount in mounts
-        if mount.device == wanted
-        or (mount.source.startswith("/") and os.path.realpath(mount.source) == device)
-    ]
+    # Of two that are labelled alike, such as a volume and its snapshot, the one that is mounted.
+    found = [mount for device in devices for mount in mounts if _is_of(mount, device)]
     whole = [mount for mount in found if mount.root == "/"]
     return (whole or found)[0].point if found else None
 
@@ -59,24 +50,36 @@ def parse_mounts(text: str) -> list[Mount]:
     return mounts[::-1]  # a later mount hides what was there before
 
 
-def _device(label: str) -> str | None:
+def _is_of(mount: Mount, device: str) -> bool:
+    try:
+        number = os.stat(device).st_rdev
+    except OSError:
+        return False
+    if mount.device == f"{os.major(number)}:{os.minor(number)}":
+        return True
+    # btrfs gives itself a number of its own: there the name of the device must tell
+    return mount.source.startswith("/") and os.path.realpath(mount.source) == device
+
+
+def _devices(label: str) -> list[str]:
+    """Return the devices with a label."""
     link = os.path.join(BY_LABEL, udev_name(label))
     if os.path.exists(link):
-        return os.path.realpath(link)
+        return [os.path.realpath(link)]
     if os.path.isdir(BY_LABEL):
-        return None
+        return []
     try:
+        # -c: its cache believes for a while what a device held before another disk took its name
         done = subprocess.run(
-            ["blkid", "-L", label],
+            ["blkid", "-c", os.devnull, "-o", "device", "-t", f"LABEL={label}"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_BLKID_S,
             check=False,
         )
     except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
-    device = os.fsdecode(done.stdout).rstrip("\n")
-    return os.path.realpath(device) if not done.returncode and device else None
+        return []
+    return [os.path.realpath(name) for name in os.fsdecode(done.stdout).splitlines()]
 
 
 def udev_name(label: str) -> str:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from packstone.errors import CommandFailed, UsageError
-from packstone.operations.jobs.sources import sqlite_pages
 from packstone.operations.jobs.sources.base import Part
 from packstone.operations.jobs.sources.client import ClientPouring, blocks
 from packstone.operations.jobs.sources.names import file_names, require_distinct
 from packstone.operations.jobs.strategy import SqliteSource
 
+# a program of its own, and SQLite is loaded there
+_READER = os.path.join(os.path.dirname(__file__), "sqlite_pages.py")
 _MAGIC = b"SQLite format 3\0"
 _BESIDE = ("-journal", "-wal", "-shm")  # what SQLite would take for a part of the database
 
@@ -33,7 +34,7 @@ class SqliteDatabase:
     def open(self) -> ClientPouring:
         """Begin to read it; CommandFailed comes from `finish`."""
         return ClientPouring(
-            [sys.executable, "-I", sqlite_pages.__file__, self.path],
+            [sys.executable, "-I", _READER, self.path],
             advice=_advice,
             must_print=False,  # an empty file is an empty database
             program=f"SQLite, reading {self.path!r},",
