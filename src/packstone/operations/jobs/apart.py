@@ -22,6 +22,7 @@ Value = TypeVar("Value")
 
 GRACE_S = 30.0  # for putting things away, after the wish to end was told
 _KILL_S = 5.0  # for the kernel to end a process; one in the grip of a device may not
+_LOOK_S = 1.0
 _ONE_WISH_S = 1.0  # a key that is held, or two signals of one shutdown, mean one thing
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -122,21 +123,17 @@ def _be_child(work: Callable[[], Value], writer: int) -> None:
 
 
 def _listen() -> None:
-    """Unwind at SIGINT and SIGTERM, once for each wish.
+    """Unwind at the first SIGINT or SIGTERM, and only then.
 
-    Ctrl-C reaches this process from the terminal, and as SIGTERM from the one that waits: the
-    other signal is no other wish, however late it comes.
+    Ctrl-C reaches this process from the terminal, and as SIGTERM again and again from the one
+    that waits; a second wish is answered there, with SIGKILL.
     """
-    heard: set[int] = set()
-    last = float("-inf")
+    heard = False
 
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        anew = not heard or (number in heard and now - last >= _ONE_WISH_S)
-        heard.add(number)
-        if anew:
-            last = now
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal heard
+        if not heard:
+            heard = True
             raise KeyboardInterrupt
 
     for number in _SIGNALS:
@@ -151,26 +148,31 @@ def _wait(
     wishes.forget()
     parts: list[bytes] = []
     killed = False
+    told = float("-inf")
     while True:
         left = deadline - time.monotonic()
-        timeout = None if left == float("inf") else max(0.0, left)
-        ready = select.select([reader, wishes.fd], [], [], timeout)[0]
+        # Looked after every second: two signals at once were seen to leave select asleep, and one
+        # sent then not to arrive.
+        ready = select.select([reader, wishes.fd], [], [], max(0.0, min(left, _LOOK_S)))[0]
         if wishes.count > heard:
             wishes.forget()
             heard = wishes.count
             deadline = min(deadline, time.monotonic() + (0 if outcome.interrupted else GRACE_S))
-            if not outcome.interrupted:
-                outcome.interrupted = True
-                os.kill(pid, signal.SIGTERM)
+            outcome.interrupted = True
+        if outcome.interrupted and not killed and time.monotonic() >= told + _LOOK_S:
+            told = time.monotonic()
+            os.kill(pid, signal.SIGTERM)
         if reader in ready:
             part = os.read(reader, 1 << 20)
             if not part:
                 break
             parts.append(part)
-        elif not ready and killed:
+        elif ready or time.monotonic() < deadline:
+            continue
+        elif killed:
             outcome.died = "its process could not be ended, the kernel waits for something"
             return
-        elif not ready:
+        else:
             os.kill(pid, signal.SIGKILL)
             killed, deadline = True, time.monotonic() + _KILL_S
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
