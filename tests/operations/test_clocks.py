@@ -155,6 +155,7 @@ def test_deleting_by_date_would_be_noticed(cache: Path, monkeypatch: pytest.Monk
         for seed in range(50):
             try:
                 trial(seed)
-            except packstone.ObjectMissing as error:
+            except (packstone.ObjectMissing, AssertionError) as error:
+                # a tree that is gone ends a restore, a chunk is named in what it returns
                 raise Caught from error
             row.trials += 1
