@@ -13,9 +13,9 @@ SOURCES := pyproject.toml setup.py $(wildcard src/packstone/*/*.c src/packstone/
 demo: $(VENV)/installed
 	$(BIN)/python demo/demo.py
 
-# the files of tests on two processors; a file's own tests share what it sets up
+# three at once on two processors, for many wait for servers and disks; a file's own tests share what it sets up
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
