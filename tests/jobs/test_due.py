@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jobs_scene import HOUR, SECOND, Interval, Scene
 
+import packstone
 from packstone.operations.jobs.due import NEVER_RAN, due_at
 from packstone.operations.jobs.memory import JobFiles, Memory
+from packstone.operations.jobs.strategy import SqliteSource
 
 NOW = 1_800_000_000 * SECOND
 MINUTE = 60 * SECOND
@@ -151,6 +154,25 @@ def test_memory_of_the_dead(scene: Scene) -> None:
     memory.running, memory.failures, memory.good_ns = True, 1, 0
     files.save(memory)
     assert scene.run(due=True).jobs == []
+
+
+def test_a_run_that_died_between_two_databases_is_made_up(scene: Scene) -> None:
+    """One part that is new says nothing of the others: else they would wait for the next turn."""
+    files = [str(scene.write(name, "")) for name in ("crm.db", "billing.db")]
+    job = scene.add("sql", SqliteSource(files=files))
+    scene.one()
+    memory_of = JobFiles(scene.strategy, "sql")
+    memory = memory_of.load()
+    assert memory is not None
+    later = time.time_ns() + 2 * HOUR
+    with packstone.open(scene.main.location) as repository:
+        repository.snapshot_stream(io.BytesIO(), "crm.db", tags=[job.tag], time_ns=later)
+    memory.running, memory.failures, memory.began_ns = True, 1, later
+    memory_of.save(memory)
+    assert memory.good_ns < later
+    (report,) = scene.run(due=True, clock=lambda: later + 10 * MINUTE).jobs
+    names = [taken.name for taken in report.snapshots]
+    assert report.complete and names == ["crm.db", "billing.db"]
 
 
 def test_strategies_and_jobs_do_not_share_memory(scene: Scene) -> None:

@@ -7,6 +7,7 @@ the lock, what is remembered, who is told. A job that fails stops no other.
 from __future__ import annotations
 
 import difflib
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ from packstone.operations.jobs.report import (
     Planned,
     RunReport,
 )
+from packstone.operations.jobs.sources import part_names
 from packstone.operations.jobs.strategy import Job, Strategy
 from packstone.operations.jobs.targets import absent, is_there
 
@@ -276,15 +278,23 @@ def _ping(url: str, event: str, text: str) -> str:
 
 
 def _newest(job: Job, options: RunOptions) -> int:
-    """Return the time of the newest snapshot of a job that is not from the future, else 0."""
+    """Return when the job was last whole: of several parts the oldest newest snapshot counts.
+
+    Unix time in ns, 0 where a part has none; what is from the future does not count.
+    """
     now = options.clock()
     try:
+        names = part_names(job.source)
         with options.open(job.repository) as repository:
             rows = repository.snapshots(host=socket.gethostname(), tags=[job.tag])
     except PackstoneError:
         return NEVER_RAN  # the run itself will say so
-    times = (row.snapshot.time_ns for row in rows)
-    return max((time_ns for time_ns in times if time_ns <= now), default=NEVER_RAN)
+    newest = dict.fromkeys(map(os.fsencode, names), NEVER_RAN)
+    for row in rows:
+        name, time_ns = row.snapshot.name, row.snapshot.time_ns
+        if name in newest and time_ns <= now:
+            newest[name] = max(newest[name], time_ns)
+    return min(newest.values(), default=NEVER_RAN)
 
 
 def _learn(memory: Memory, report: JobReport) -> None:

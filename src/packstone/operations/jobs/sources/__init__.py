@@ -11,6 +11,7 @@ from packstone.operations.jobs.sources.sqlite import SqliteFiles
 from packstone.operations.jobs.strategy import (
     CommandSource,
     MariadbSource,
+    PathSource,
     PostgresSource,
     Source,
     SqliteSource,
@@ -29,3 +30,13 @@ def open_source(source: Source) -> StreamedSource:
         case CommandSource():
             return CommandStream(source)
     raise UsageError("the job stores files and directories: it has no stream")
+
+
+def part_names(source: Source) -> list[str]:
+    """Return what each run stores one snapshot of, by its name; that of paths has none: "".
+
+    Raises UsageError for a source whose parts cannot be told apart.
+    """
+    if isinstance(source, PathSource):
+        return [""]
+    return [part.name for part in open_source(source).stored()]
