@@ -92,6 +92,19 @@ def test_from_a_copy_when_the_first_is_lost(stored: Packstone) -> None:
     assert "main, copies" in stored(*words, place / "x.db", "--from", "usb", code=2).messages
 
 
+def test_a_newer_dump_that_cannot_be_read_is_said(stored: Packstone) -> None:
+    place = stored.directory
+    rows = stored("snapshots", "-r", place / "store", "--tag", "job:tickets", "--json").json
+    newest = [row for row in rows if row["name"] == "tickets.db"][-1]["id"]
+    path = place / "store" / "snapshots" / newest
+    path.chmod(0o600)
+    path.write_bytes(bytes(path.stat().st_size))
+    words = ("restore", "--job", "tickets", "--part", "tickets.db", "--to-database")
+    done = stored(*words, place / "new.db")
+    assert rows_of(place / "new.db") == [1], "the one before it"
+    assert "warning: " in done.messages and newest[:8] in done.messages
+
+
 def test_a_command_takes_its_output_back(stored: Packstone) -> None:
     stored("restore", "--job", "words", "--to-database", stored.directory / "back")
     assert (stored.directory / "back").read_text() == "words\n"

@@ -145,3 +145,28 @@ def test_a_snapshot_from_the_future_hides_nothing(scene: Scene) -> None:
     scene.snapshot(job, -10 * DAY)
     (plan,) = scene.plan()
     assert plan.loss == 5 * 3600 and plan.rpo_missed
+
+
+def test_snapshots_that_cannot_be_read_are_said(scene: Scene) -> None:
+    """Else "no snapshot yet" would be all that is said of a store whose snapshots rot."""
+    scene.snapshot(scene.job("crm"), HOUR)
+    (stored,) = (scene.place / "main" / "snapshots").iterdir()
+    stored.chmod(0o600)
+    stored.write_bytes(bytes(stored.stat().st_size))
+    (plan,) = scene.plan()
+    assert any(stored.name[:8] in note for note in plan.notes), plan.notes
+    (advice,) = packstone.advise_jobs(scene.strategy)
+    assert any(stored.name[:8] in note for note in advice.notes), advice.notes
+
+
+def test_rates_that_cannot_be_read_are_said(scene: Scene) -> None:
+    scene.snapshot(scene.job("crm"), HOUR)
+    scene.measured(RESTORE, GIB, 100)
+    (plan,) = scene.plan()
+    assert plan.estimate is not None
+    history = scene.place / "main" / "history"
+    history.rename(scene.place / "moved")
+    history.symlink_to(history)  # a listing that fails, also for root
+    (plan,) = scene.plan()
+    assert plan.estimate is None
+    assert any("what was measured cannot be read" in note for note in plan.notes), plan.notes

@@ -165,3 +165,16 @@ def test_a_dump_is_loaded_where_that_is_asked_for(
     assert (place.place / "loaded").read_bytes() == data
     (plan,) = packstone.plan_jobs(place.strategy, ["dump"])
     assert plan.estimate is not None and plan.estimate.kind == "load"
+
+
+def test_a_newer_snapshot_that_cannot_be_read_is_said(place: Place) -> None:
+    place.files()
+    place.files()
+    with packstone.open(place.main.location) as repository:
+        newest = repository.snapshots()[-1]
+    path = place.place / "main" / "snapshots" / newest.id
+    path.chmod(0o600)
+    path.write_bytes(bytes(path.stat().st_size))
+    result = place.rehearse()
+    assert result.snapshots and newest.id not in [row.id for row in result.snapshots]
+    assert any(newest.id[:8] in text for text in result.warnings), result.warnings

@@ -39,6 +39,7 @@ def to_database(
             threads=session.threads,
             lock_timeout=session.lock_timeout,
             waiting=lambda text: render.message(render.visible(text)),
+            warn=lambda text: session.warn([text]),
             snapshot=snapshot,
             part=part,
             before_ns=None if before_ns is None else _last_of(before_ns),

@@ -34,13 +34,21 @@ _SMALL_KEPT = 8  # of one host: more would not tell more, and each costs a write
 
 
 def known_rates(
-    repository: ObjectRepository, clock: Callable[[], int] = time.time_ns
+    repository: ObjectRepository,
+    clock: Callable[[], int] = time.time_ns,
+    warn: Callable[[str], None] = lambda _text: None,
 ) -> list[Sample]:
-    """Return what was measured in this repository, oldest first; never raises."""
+    """Return what was measured in this repository, oldest first; never raises.
+
+    `warn` is told what could not be read: nothing known is not nothing measured.
+    """
     try:
-        return read_rates(repository.storage, repository.sealer, clock())
-    except (PackstoneError, OSError):
-        return []
+        return read_rates(repository.storage, repository.sealer, clock(), warn)
+    except PackstoneError as error:
+        warn(f"what was measured cannot be read: {error.message}")
+    except OSError as error:
+        warn(f"what was measured cannot be read: {error.strerror}")
+    return []
 
 
 def keep_restore(

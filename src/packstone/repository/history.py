@@ -91,9 +91,9 @@ def read_records(
             damaged.append(error)
     if damaged:
         more = f" and {len(damaged) - 1} more like it" if len(damaged) > 1 else ""
-        warn(f"{damaged[0].message}{more}; ignored: delete it, only dates are lost")
+        warn(f"{damaged[0].message}{more}; ignored: delete it, only dates and rates are lost")
     if left < 0 or len(listed) > MOST_OBJECTS:
-        warn("history/ holds more than is read of it; delete it, only dates are lost")
+        warn("history/ holds more than is read of it; delete it, only dates and rates are lost")
 
 
 def write_record(

@@ -102,8 +102,8 @@ def advise_jobs(
 ) -> list[RepositoryAdvice]:
     """Return what the history of jobs, by default all, suggests, by their repositories.
 
-    Further keywords as `open_target` takes them. A repository that does not open is told in its
-    notes. Raises UsageError for an unknown name.
+    Further keywords as `open_target` takes them. A repository that does not open, and snapshots
+    that cannot be read, are told in its notes. Raises UsageError for an unknown name.
     """
     wanted = {job.name for job in chosen_jobs(strategy, names)}
     found = []
@@ -113,6 +113,7 @@ def advise_jobs(
         try:
             with contextlib.closing(open_target(target, **opening)) as repository:
                 advice = _advise(repository, target, jobs)
+                advice.notes += dict.fromkeys(repository.warnings)
         except PackstoneError as error:
             advice = RepositoryAdvice(target, notes=[error.message])
             advice.jobs = [JobAdvice(job) for job in jobs]

@@ -104,13 +104,15 @@ def restore_job(
     threads: int | None = None,
     lock_timeout: float = 0.0,
     waiting: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] = lambda _text: None,
     **options: Any,
 ) -> list[LoadedPart]:
     """Play a dump of a job of a strategy back into `target`; further keywords as in `load_job`.
 
     `source` is the name of the repository to read, one that the job is copied to, by default its
-    own. Raises UsageError for names that the strategy has not, what opening raises, and what
-    `load_job` raises.
+    own. `warn` is told at the end of snapshots that cannot be read: a newer one may be among them.
+    Raises UsageError for names that the strategy has not, what opening raises, and what `load_job`
+    raises.
     """
     (job,) = chosen_jobs(strategy, [name])
     places = {each.name: each for each in (job.repository, *job.copy_to)}
@@ -122,7 +124,11 @@ def restore_job(
     with closing(
         open_target(place, threads=threads, lock_timeout=lock_timeout, waiting=waiting)
     ) as repository:
-        return load_job(repository, job, target, **options)
+        try:
+            return load_job(repository, job, target, **options)
+        finally:
+            for text in repository.warnings:
+                warn(text)
 
 
 def choose_parts(parts: Sequence[Part], job: Job, name: str, roles: bool) -> list[Part]:

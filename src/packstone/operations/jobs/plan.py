@@ -91,8 +91,8 @@ def plan_jobs(
     """Return what restoring jobs, by default all, would cost, in the order they come back.
 
     All jobs are in the order, also those that are not named: they come back too. A repository
-    that does not open is told in the notes of its jobs. Further keywords as `open_target` takes
-    them. Raises UsageError for an unknown name.
+    that does not open, and snapshots that cannot be read, are told in the notes of its jobs.
+    Further keywords as `open_target` takes them. Raises UsageError for an unknown name.
     """
     wanted = {job.name for job in chosen_jobs(strategy, names)}
     now_ns = clock()
@@ -101,9 +101,11 @@ def plan_jobs(
         try:
             with contextlib.closing(open_target(target, **opening)) as repository:
                 rows = repository.snapshots()
-                known = known_rates(repository._objects, clock)
+                known = known_rates(repository._objects, clock, repository.warnings.append)
                 for job in jobs:
-                    plans[job.name] = _plan(job, of_job(rows, job), known, now_ns)
+                    plans[job.name] = made = _plan(job, of_job(rows, job), known, now_ns)
+                    # Of a snapshot that cannot be read nobody knows whose it is.
+                    made.notes += dict.fromkeys(repository.warnings)
         except PackstoneError as error:
             for job in jobs:
                 plans[job.name] = JobPlan(job, notes=[f"{target.name}: {error.message}"])

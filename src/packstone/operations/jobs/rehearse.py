@@ -87,7 +87,9 @@ def rehearse_job(
     """
     (job,) = chosen_jobs(strategy, [name])
     with contextlib.closing(open_target(job.repository, **opening)) as repository:
-        return rehearse_in(repository, job, **options)
+        result = rehearse_in(repository, job, **options)
+        result.warnings = list(dict.fromkeys([*repository.warnings, *result.warnings]))
+        return result
 
 
 def rehearse_in(
