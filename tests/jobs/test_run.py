@@ -11,6 +11,8 @@ import pytest
 from jobs_scene import HOUR, SECOND, Scene
 
 import packstone
+from packstone.errors import SourceError
+from packstone.operations.jobs.report import JobReport
 from packstone.operations.jobs.strategy import (
     CheckBudget,
     PathSource,
@@ -146,6 +148,13 @@ def test_passphrases_come_from_where_the_strategy_says(scene: Scene, monkeypatch
     assert scene.one("none").status == "done"
 
 
+def test_a_job_that_failed_does_not_exit_as_one_with_warnings() -> None:
+    report = JobReport("crm")
+    report.fail(SourceError("dump.sql: the pipe broke"))
+    report.settle()
+    assert (report.status, report.exit_code) == ("failed", 1)
+
+
 def test_files_that_cannot_be_read_are_warnings(scene: Scene) -> None:
     scene.add("crm", PathSource(paths=[str(scene.source), "/nowhere/else"]))
     scene.add("good")
@@ -154,6 +163,28 @@ def test_files_that_cannot_be_read_are_warnings(scene: Scene) -> None:
     assert report.exit_code == 3
     crm = next(each for each in report.jobs if each.job == "crm")
     assert [problem.path for problem in crm.snapshots[0].result.errors] == [b"/nowhere/else"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_nothing_expires_while_a_named_path_is_gone(scene: Scene, kind: str) -> None:
+    """A disk that is not mounted for some nights: the snapshots that have its files must stay."""
+    other, away = scene.place / "other", scene.place / "away"
+    if kind == "directory":
+        other.mkdir()
+    scene.write("other/file" if kind == "directory" else "other", "rows\n")
+    paths = [str(scene.source), str(other)]
+    scene.add("crm", PathSource(paths=paths), keep=Retention(last=1), prune=True)
+    good = scene.one().snapshots[0].result.snapshot_id
+    other.rename(away)
+    for _night in range(2):
+        report = scene.one()
+        assert (report.status, report.exit_code, report.complete) == ("warnings", 3, False)
+        assert report.snapshots and report.freed is None
+        assert any("nothing expires" in text and str(other) in text for text in report.warnings)
+    assert good in [row.id for row in scene.snapshots()]
+    away.rename(other)
+    report = scene.one()
+    assert report.status == "done" and report.forgotten == 3
 
 
 def test_what_has_a_date_in_its_path_expires(scene: Scene) -> None:

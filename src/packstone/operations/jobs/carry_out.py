@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from packstone.errors import (
@@ -26,7 +26,7 @@ from packstone.operations.jobs.apart import TimedOut, time_limit
 from packstone.operations.jobs.hooks import environment, run_hook
 from packstone.operations.jobs.report import Copied, JobReport, TakenSnapshot
 from packstone.operations.jobs.sources import open_source
-from packstone.operations.jobs.sources.store import store_parts
+from packstone.operations.jobs.sources.store import is_stored, store_parts
 from packstone.operations.jobs.strategy import (
     CommandSource,
     Job,
@@ -34,6 +34,7 @@ from packstone.operations.jobs.strategy import (
     RepositoryTarget,
 )
 from packstone.operations.jobs.targets import absent, is_there, location_of, open_target
+from packstone.operations.results import SnapshotResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +155,7 @@ class _Steps:
                 ),
             )
             self._report.snapshots.append(TakenSnapshot("", result))
-            return True
+            return self._has_all(repository, source.paths, result)
         complete = True
         for part in store_parts(repository, open_source(source), tags=tags):
             for warning in part.warnings:
@@ -165,6 +166,22 @@ class _Steps:
             if part.result is not None:
                 self._report.snapshots.append(TakenSnapshot(part.name, part.result))
         return complete
+
+    def _has_all(
+        self, repository: Repository, paths: Sequence[str], result: SnapshotResult
+    ) -> bool:
+        """Return whether everything that is named was stored, whatever is missing below it.
+
+        A disk that is not mounted must not let the last snapshots expire that have its files.
+        """
+        whole = True
+        problems = {problem.path for problem in result.errors}
+        for path in paths:
+            where = os.path.abspath(os.fsencode(path))
+            if where in problems and not is_stored(repository, result.snapshot_id or "", where):
+                whole = False
+                self._report.warn(f"nothing expires, for {path!r} was not stored")
+        return whole
 
     def _expire(self, repository: Repository) -> None:
         """Forget by the job's rules: paths and names with a date in them are one history."""

@@ -105,8 +105,10 @@ class JobReport:
             self.status, self.exit_code = INTERRUPTED, INTERRUPTED_CODE
         elif self.errors:
             code = self.errors[0].exit_code
-            # The command line was right: what a job finds wrong in its file is no usage error.
-            self.exit_code = 1 if code == UsageError.exit_code else code
+            # The command line was right: what a job finds wrong in its file is no usage error,
+            # and one that failed is not one with warnings.
+            told_otherwise = (UsageError.exit_code, WARNINGS_CODE)
+            self.exit_code = PackstoneError.exit_code if code in told_otherwise else code
             self.status = FAILED
         elif self.warnings or unread:
             self.status, self.exit_code = WARNINGS, WARNINGS_CODE

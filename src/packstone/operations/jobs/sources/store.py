@@ -1,4 +1,4 @@
-"""Store the parts of a source, each as a snapshot of its own."""
+"""Store the parts of a source, each as a snapshot of its own, and see what was stored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from packstone.errors import CommandFailed, SourceError, UsageError
+from packstone.model import Flag
+from packstone.operations.browse import find_path
 from packstone.operations.facade import Repository
 from packstone.operations.jobs.sources.base import StreamedSource
 from packstone.operations.results import SnapshotResult
@@ -46,3 +48,16 @@ def store_parts(
         finally:
             pouring.close()
         yield stored
+
+
+def is_stored(repository: Repository, snapshot_id: str, path: bytes) -> bool:
+    """Return whether a snapshot holds what stands at a path, with its content.
+
+    Raises Damaged, ObjectMissing, StorageError.
+    """
+    row = repository.find_snapshot(snapshot_id)
+    try:
+        entry = find_path(repository._objects.reader, row.snapshot, path)
+    except UsageError:  # there is none
+        return False
+    return entry is None or entry.extras is None or not entry.extras.flags & Flag.UNREADABLE
