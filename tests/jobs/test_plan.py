@@ -147,6 +147,18 @@ def test_a_snapshot_from_the_future_hides_nothing(scene: Scene) -> None:
     assert plan.loss == 5 * 3600 and plan.rpo_missed
 
 
+def test_a_database_that_fails_for_long_stays_the_loss(scene: Scene) -> None:
+    """It is named by the job: that nobody could store it for weeks is no reason to leave it out."""
+    job = scene.job("sql", streamed=True, rpo_ns=3 * HOUR)  # of x.db
+    with scene.open() as repository:
+        scene.store(repository, job, 40 * HOUR, part="x.db")
+        for hours in range(40, 0, -1):
+            scene.store(repository, job, hours * HOUR, part="other.db")
+    (plan,) = scene.plan()
+    assert plan.loss == 40 * 3600 and plan.missed == ["rpo"]
+    assert {row.snapshot.name for row in plan.snapshots} == {b"x.db", b"other.db"}
+
+
 def test_snapshots_that_cannot_be_read_are_said(scene: Scene) -> None:
     """Else "no snapshot yet" would be all that is said of a store whose snapshots rot."""
     scene.snapshot(scene.job("crm"), HOUR)

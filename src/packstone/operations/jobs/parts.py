@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import median
 
 from packstone.operations.jobs.strategy import Job
@@ -26,11 +26,14 @@ def of_job(rows: Sequence[SnapshotRow], job: Job) -> list[SnapshotRow]:
     return [row for row in rows if job.tag in row.snapshot.tags]
 
 
-def newest_parts(rows: Sequence[SnapshotRow], *, now_ns: int | None = None) -> list[SnapshotRow]:
+def newest_parts(
+    rows: Sequence[SnapshotRow], *, now_ns: int | None = None, named: Collection[bytes] = ()
+) -> list[SnapshotRow]:
     """Return the newest snapshot of each part of a job, in the order in which they were taken.
 
     `rows` are those of the job, oldest first; those later than `now_ns` count only where there
-    are no others. A part that was not stored for ten runs is left out.
+    are no others. A part that was not stored for ten runs is left out, unless it is `named`: what
+    the job is to store and fails to is what must not be forgotten.
     """
     counted = [row for row in rows if now_ns is None or row.snapshot.time_ns <= now_ns]
     newest: dict[PartKey, SnapshotRow] = {}
@@ -43,7 +46,11 @@ def newest_parts(rows: Sequence[SnapshotRow], *, now_ns: int | None = None) -> l
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     usual = max(median(gaps), _HOUR_NS) if gaps else None
     oldest = 0 if usual is None else last.snapshot.time_ns - _MISSED * usual
-    parts = [row for row in newest.values() if row.snapshot.time_ns >= oldest]
+    parts = [
+        row
+        for row in newest.values()
+        if row.snapshot.time_ns >= oldest or row.snapshot.name in named
+    ]
     return sorted(parts, key=lambda row: (row.snapshot.time_ns, row.id))
 
 

@@ -7,9 +7,10 @@ priority and then as the strategy lists them. A time that was never measured is 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ from packstone.errors import PackstoneError, UsageError
 from packstone.operations.estimate import Estimate, estimate_seconds
 from packstone.operations.facade import Repository
 from packstone.operations.jobs.parts import is_good, newest_parts, of_job
+from packstone.operations.jobs.sources import part_names
 from packstone.operations.jobs.strategy import (
     CommandSource,
     Job,
@@ -139,18 +141,28 @@ def _plan(job: Job, rows: list[SnapshotRow], known: list[Sample], now_ns: int) -
         plan.notes.append(f"no snapshot yet: packstone run {job.name}")
         plan.rpo_missed = True if job.rpo_ns else None
         return plan
-    plan.snapshots = newest_parts(rows, now_ns=now_ns)
+    named = named_parts(job)
+    plan.snapshots = newest_parts(rows, now_ns=now_ns, named=named)
     plan.newest_ns = max(row.snapshot.time_ns for row in plan.snapshots)
-    _judge_loss(plan, rows, now_ns)
+    _judge_loss(plan, rows, now_ns, named)
     _measure_size(plan)
     _judge_time(plan, known)
     return plan
 
 
-def _judge_loss(plan: JobPlan, rows: list[SnapshotRow], now_ns: int) -> None:
+def named_parts(job: Job) -> set[bytes]:
+    """Return the names of what a job stores as streams; none for files and directories."""
+    if isinstance(job.source, PathSource):
+        return set()
+    return {os.fsencode(name) for name in part_names(job.source)}
+
+
+def _judge_loss(
+    plan: JobPlan, rows: list[SnapshotRow], now_ns: int, named: Collection[bytes]
+) -> None:
     """Say what is lost: of several parts the one that was stored longest ago counts."""
     job = plan.job
-    good = newest_parts([row for row in rows if is_good(row)], now_ns=now_ns)
+    good = newest_parts([row for row in rows if is_good(row)], now_ns=now_ns, named=named)
     bad = [row for row in plan.snapshots if not is_good(row)]
     if bad:
         count = sum(row.snapshot.summary.get("errors", 0) for row in bad)

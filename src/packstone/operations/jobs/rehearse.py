@@ -30,6 +30,7 @@ from packstone.operations.jobs.plan import (
     chosen_jobs,
     estimate_job,
     estimates_off,
+    named_parts,
 )
 from packstone.operations.jobs.sources import open_source
 from packstone.operations.jobs.strategy import Job, PathSource, Strategy
@@ -111,7 +112,8 @@ def rehearse_in(
     what `load_job` raises; what could not be restored is in `errors`.
     """
     begun_ns = clock()
-    rows = newest_parts(of_job(repository.snapshots(), job), now_ns=begun_ns)
+    rows = of_job(repository.snapshots(), job)
+    rows = newest_parts(rows, now_ns=begun_ns, named=named_parts(job))
     streamed = not isinstance(job.source, PathSource)
     if (database or part) and not streamed:
         raise UsageError(f"job {job.name!r} stores files, which go into no database")
