@@ -148,6 +148,37 @@ def test_passphrases_come_from_where_the_strategy_says(scene: Scene, monkeypatch
     assert scene.one("none").status == "done"
 
 
+def test_one_rotten_snapshot_keeps_no_other_from_its_copy(scene: Scene) -> None:
+    other = scene.make("other")
+    scene.add("crm")
+    old = scene.one().snapshots[0].result.snapshot_id
+    for pack in (scene.place / "main" / "packs").rglob("*"):
+        if pack.is_file():
+            pack.chmod(0o600)
+            data = bytearray(pack.read_bytes())
+            data[200 : len(data) // 2] = bytes(len(data) // 2 - 200)
+            pack.write_bytes(data)
+    scene.write("source/file", "other content\n")
+    scene.add("crm", copy_to=[other])
+    report = scene.one()
+    assert report.status == "failed" and report.exit_code == 14
+    assert old is not None and old[:8] in report.message and "copy to other" in report.message
+    new = report.snapshots[0].result.snapshot_id
+    (copied,) = scene.snapshots(target=other)
+    assert copied.snapshot.original_id.hex() == new
+    assert report.copies[0].snapshots == 1
+    with packstone.open(other.location) as repository:
+        assert repository.check(read_data=True).errors == []
+
+
+def test_a_warning_of_one_repository_is_not_told_of_the_other(scene: Scene) -> None:
+    scene.add("crm", copy_to=[scene.make("other")])
+    (scene.place / "main" / "snapshots" / ("ab" * 32)).write_bytes(b"no snapshot")
+    report = scene.one()
+    assert report.status == "warnings" and "ab" * 4 in "".join(report.warnings)
+    assert not any("copy to other" in text for text in report.warnings), report.warnings
+
+
 def test_a_job_that_failed_does_not_exit_as_one_with_warnings() -> None:
     report = JobReport("crm")
     report.fail(SourceError("dump.sql: the pipe broke"))

@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from packstone.errors import (
     CommandFailed,
     Damaged,
+    ObjectMissing,
     PackstoneError,
     RepositoryLocked,
     RepositoryMissing,
     StorageError,
 )
 from packstone.filesystem.ignore import Rules
+from packstone.operations.copy import CopyResult
 from packstone.operations.facade import Repository
 from packstone.operations.jobs.apart import TimedOut, time_limit
 from packstone.operations.jobs.hooks import environment, run_hook
@@ -35,6 +37,7 @@ from packstone.operations.jobs.strategy import (
 )
 from packstone.operations.jobs.targets import absent, is_there, location_of, open_target
 from packstone.operations.results import SnapshotResult
+from packstone.repository.snapshots import SnapshotRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,11 +222,25 @@ class _Steps:
             self._report.notes.append(f"{absent(target)}: what it lacks is copied when it is")
             return
         rows = repository.snapshots(host=self._host, tags=[self._job.tag])
+        lost: dict[str, PackstoneError] = {}
         with self._options.open(target) as other:
-            result = repository.copy_to(other, [row.id for row in rows])
-        for warning in result.warnings:
-            self._report.warn(f"copy to {target.name}: {warning}")
-        self._report.copies.append(Copied(target.name, len(result.copied), result.bytes_stored))
+            try:
+                results = [repository.copy_to(other, [row.id for row in rows])]
+            except (Damaged, ObjectMissing):
+                results = list(_copy_each(repository, other, rows, lost))
+            for warning in other.warnings:  # those of the other one are told at the end
+                self._report.warn(f"copy to {target.name}: {warning}")
+        count = sum(len(result.copied) for result in results)
+        stored = sum(result.bytes_stored for result in results)
+        self._report.copies.append(Copied(target.name, count, stored))
+        if lost:
+            snapshot_id, error = next(iter(lost.items()))
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            raise Damaged(
+                f"snapshot {snapshot_id[:8]}{more} cannot be copied, all others are there: "
+                f"{error.message}",
+                hint=f"Run: packstone check --read-data -r {self._job.repository.location}",
+            )
 
     def _check(self, repository: Repository) -> None:
         budget = self._job.check
@@ -246,3 +263,20 @@ class _Steps:
                 lasting[0].message + more,
                 hint=f"Run: packstone check -r {self._job.repository.location}",
             )
+
+
+def _copy_each(
+    repository: Repository,
+    other: Repository,
+    rows: Sequence[SnapshotRow],
+    lost: dict[str, PackstoneError],
+) -> Iterator[CopyResult]:
+    """Copy one after the other; what is damaged goes into `lost`, by id.
+
+    One old snapshot that rots must not keep every later one from a second place.
+    """
+    for row in rows:
+        try:
+            yield repository.copy_to(other, [row.id])
+        except (Damaged, ObjectMissing) as error:
+            lost[row.id] = error
