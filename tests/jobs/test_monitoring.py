@@ -86,6 +86,25 @@ def test_a_job_that_dies_is_told_too(scene: Scene, monitor: Monitor) -> None:
     assert monitor.events == ["/start", "/fail"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/s3cret",
+        "http://127.0.0.1:1/with a/s3cret",
+        "http://[broken/s3cret",
+        "http://monitor:s3cret@127.0.0.1:1/",
+        "http://127.0.0.1:s3cret@/",
+        "http://127.0.0.1:s3cret/",
+        "http://127.0.0.1:1/\u00fcber/s3cret",
+        "s3cret",
+    ],
+)
+def test_what_is_said_of_a_url_is_no_key_to_the_monitor(url: str) -> None:
+    with pytest.raises(packstone.PackstoneError) as raised:
+        ping(url, "start")
+    assert "s3cret" not in raised.value.message + raised.value.hint
+
+
 def test_a_failing_monitor_fails_no_job(scene: Scene, monitor: Monitor) -> None:
     monitor.code = 500
     secret = "/ping/a-secret"
