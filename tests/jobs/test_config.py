@@ -153,6 +153,20 @@ def test_every_key_is_on_the_page() -> None:
             4,
             ["no secrets", "defaults_file"],
         ),
+        *[
+            (
+                BASE + f'[jobs.a]\n{kind} = {{ databases = "x", options = ["-v", "{word}"] }}\n',
+                4,
+                [f"jobs.a.{kind}.options", "every user can read a password"],
+            )
+            for kind, word in [
+                ("mariadb", "--password=s3cret"),
+                ("mysql", "--passw=s3cret"),
+                ("mariadb", "-ps3cret"),
+                ("postgresql", "--dbname=postgresql://u:s3cret@h/x"),
+                ("postgresql", "-dhost=h password = s3cret"),
+            ]
+        ],
         (
             BASE + '[jobs.a]\nmariadb = { databases = "x", port = 70000 }\n',
             4,

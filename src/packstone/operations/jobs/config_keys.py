@@ -136,6 +136,26 @@ def words(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+# A password behind an option, which clients take shortened, in a URL, or in a conninfo.
+_SECRET_WORDS = re.compile(r"--pass\w*=.|\w+://[^/@]*:[^/@]*@|(?:^|[\s=?&])(?:ssl)?password\s*=")
+
+
+def client_words(value: Any) -> tuple[str, ...]:
+    """Return options for the client of a database, which hold no password."""
+    found = words(value)
+    if any(_SECRET_WORDS.search(each) for each in found):  # the value is not quoted
+        raise ValueError(f"every user can read a password there. {_SECRETS['password']}")
+    return found
+
+
+def mariadb_words(value: Any) -> tuple[str, ...]:
+    """Return options for a dump client of MariaDB, where -p alone may be a password too."""
+    found = client_words(value)
+    if any(re.match("-p.", each) for each in found):
+        raise ValueError(f"every user can read a password there. {_SECRETS['password']}")
+    return found
+
+
 def flag(value: Any) -> bool:
     """Return true or false."""
     if not isinstance(value, bool):
@@ -284,7 +304,7 @@ _MARIADB: Keys = {
     "socket": text,
     "user": text,
     "defaults_file": text,
-    "options": words,
+    "options": mariadb_words,
 }
 SOURCES: Keys = {
     "paths": texts,
@@ -295,7 +315,7 @@ SOURCES: Keys = {
         "user": text,
         "service": text,
         "roles": flag,
-        "options": words,
+        "options": client_words,
     },
     "mariadb": _MARIADB,
     "mysql": _MARIADB,
