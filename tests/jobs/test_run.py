@@ -148,6 +148,15 @@ def test_passphrases_come_from_where_the_strategy_says(scene: Scene, monkeypatch
     assert scene.one("none").status == "done"
 
 
+def test_nothing_expires_after_a_command_that_printed_nothing(scene: Scene) -> None:
+    scene.command("crm", "echo rows", keep=Retention(last=1))
+    good = scene.one().snapshots[0].result.snapshot_id
+    scene.command("crm", "false | cat", keep=Retention(last=1))
+    report = scene.one()
+    assert (report.status, report.complete, report.forgotten) == ("warnings", False, 0)
+    assert good in [row.id for row in scene.snapshots()]
+
+
 def test_one_rotten_snapshot_keeps_no_other_from_its_copy(scene: Scene) -> None:
     other = scene.make("other")
     scene.add("crm")

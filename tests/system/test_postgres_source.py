@@ -460,6 +460,7 @@ def test_passwords_are_not_for_command_lines(
     for target in (
         "postgresql://crm:secret@localhost/crm",
         "postgres://localhost/crm?password=secret",
+        "postgres://localhost/crm?sslpassword=secret",
         "host=localhost password=secret dbname=crm",
     ):
         with pytest.raises(packstone.UsageError, match="password") as refused:

@@ -166,6 +166,10 @@ class _Steps:
             if part.error is not None:
                 complete = False
                 self._report.fail(part.error, part.name)
+            if isinstance(source, CommandSource) and part.result and not part.result.bytes_total:
+                # `dump | filter` exits with 0 although the dump has failed
+                complete = False
+                self._report.warn(f"nothing expires, for {part.name} is empty")
             if part.result is not None:
                 self._report.snapshots.append(TakenSnapshot(part.name, part.result))
         return complete

@@ -77,7 +77,8 @@ def target_conninfo(source: PostgresSource, target: str) -> str:
     """
     if target.startswith(("postgresql://", "postgres://")):
         parts = urlsplit(target)
-        secret = parts.password is not None or "password" in dict(parse_qsl(parts.query))
+        keys = dict(parse_qsl(parts.query)).keys()
+        secret = parts.password is not None or not keys.isdisjoint({"password", "sslpassword"})
     elif "=" in target:
         secret = re.search(r"(?:^|\s)(?:ssl)?password\s*=", target) is not None
     else:
