@@ -207,3 +207,15 @@ def test_where_state_is_kept(scene: Scene, monkeypatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert state_directory(bare) == "/var/lib/packstone"
     assert state_directory(scene.strategy) == scene.strategy.state_dir
+
+
+def test_a_skipped_run_leaves_what_was_known(scene: Scene) -> None:
+    """The run before was killed: the next that finds the disk must still look what it stored."""
+    target = packstone.RepositoryTarget(name="disk", location="store", label="no-such-label")
+    job = scene.add("crm", repository=target, before=["true"])
+    files = JobFiles(scene.strategy, job.name)
+    known = Memory(job=job.name, began_ns=5, running=True, failures=2, good_ns=3)
+    files.lock().release()  # makes the directory
+    files.save(known)
+    assert scene.one("crm").status == "skipped"
+    assert files.load() == known

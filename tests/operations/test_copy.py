@@ -105,6 +105,7 @@ def test_what_is_alike_travels_as_it_is(history: History, tmp_path: Path) -> Non
     """Ids, deltas and sizes stay; a new night costs what it cost here."""
     ids = list(history.states)
     with make_like(history, tmp_path / "copy") as copy:
+        assert history.repository.copy_to(copy, []).copied == [], "none is not all"
         history.repository.copy_to(copy, ids[:2])
         before = copy.stats()
         promised = history.repository.copy_to(copy, ids, dry_run=True)

@@ -72,13 +72,8 @@ def copy(
                 tags=() if tag is None else (tag,),
             )
             wanted = [row.id for row in rows]
-        if wanted:
-            told = _announce if not (session.json or session.quiet) else lambda _result: None
-            result = repository.copy_to(
-                other, wanted, verify=verify, dry_run=dry_run, announce=told
-            )
-        else:
-            result = packstone.CopyResult(dry_run=dry_run)
+        told = _announce if not (session.json or session.quiet) else lambda _result: None
+        result = repository.copy_to(other, wanted, verify=verify, dry_run=dry_run, announce=told)
     session.warn(result.warnings)
     session.count(other.requests())
     if session.json:

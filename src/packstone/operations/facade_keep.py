@@ -114,7 +114,7 @@ class KeepingRepository(OpenRepository):
     def copy_to(
         self,
         target: OpenRepository,
-        snapshots: Sequence[str] = (),
+        snapshots: Sequence[str] | None = None,
         *,
         verify: bool = False,
         dry_run: bool = False,
@@ -129,7 +129,7 @@ class KeepingRepository(OpenRepository):
         from packstone.operations import copy
 
         rows = self.snapshots()
-        if snapshots:
+        if snapshots is not None:  # an empty list is what was chosen, not all
             wanted = {resolve(spec, rows).id for spec in snapshots}
             rows = [row for row in rows if row.id in wanted]
         return copy.copy_snapshots(

@@ -12,6 +12,8 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from packstone.errors import (
     PackstoneError,
     RepositoryLocked,
@@ -189,9 +191,10 @@ class _Run:
         if not job.before and not is_there(job.repository):
             report.skip(absent(job.repository), RepositoryMissing.exit_code)
             return
-        known = memory.failures
+        before = msgspec.structs.replace(memory)
         memory.good_ns = max(memory.good_ns, self._found.get(job.name, NEVER_RAN))
-        memory.began_ns, memory.running, memory.failures = now, True, known + 1
+        memory.began_ns, memory.running = now, True
+        memory.failures += 1
         self._save(files, memory, report)
         self._tell(job, report, "start")
         limit = None if job.timeout_ns is None else job.timeout_ns / 1e9 + GRACE_S
@@ -203,11 +206,11 @@ class _Run:
             outcome.value.warnings[:0] = report.warnings
             report = self.report.jobs[-1] = outcome.value
         report.settle(interrupted=outcome.interrupted)
-        # Of one that was killed it is not known what it stored: the next run looks.
-        memory.running = outcome.value is None
         if report.status == SKIPPED:  # its disk is not there: it is due as it was
-            memory.failures = known
+            memory = before
         else:
+            # Of one that was killed it is not known what it stored: the next run looks.
+            memory.running = outcome.value is None
             _learn(memory, report)
         failed = report.status in (FAILED, INTERRUPTED)
         for command in job.on_error if failed else ():
