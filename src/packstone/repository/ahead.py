@@ -115,7 +115,7 @@ class Ahead:
     def _carry_out(self, run: _Run) -> None:
         def take(number: int, data: bytes) -> None:
             if self._is_closed:
-                raise _Closed
+                raise _Closed(f"{run.name} is not wanted any more")
             if number in run.wanted:
                 self._keep(run.name, number, data)
                 with self._change:
