@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import independent_reader
+import independent_records
 import pytest
 from campaign import IS_SOAK
 from fault_proxy import Faults, proxy
@@ -117,6 +119,25 @@ def test_a_new_machine_needs_few_requests(scene: Scene) -> None:
         open_storage(scene.url).delete(name)
     assert requests_of_opening(scene) >= PACKS
     assert scene.is_restored()
+
+
+def test_bundles_are_what_the_page_says(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from docs/format.md §13 alone, beside the packs that they tell of."""
+    monkeypatch.setenv("PACKSTONE_PASSPHRASE", scene.passphrase or "")
+    storage, root = open_storage(scene.url), scene.folder / "downloaded"
+    names = [name for top in ("features", "keys", "packs") for name, _size in storage.list(top)]
+    (root / "features").mkdir(parents=True)
+    for name in ["config", *names]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(storage.get(name, 1 << 24))
+    reader = independent_reader.Reader(str(root))
+    (bundle,) = scene.bundles()
+    data = storage.get(bundle, 1 << 24)
+    rows = independent_records.read_bundle(reader, bundle, data)
+    assert len(rows) == PACKS
+    for pack_id, size, footer in rows:
+        pack = (root / "packs" / pack_id.hex()[:2] / pack_id.hex()).read_bytes()
+        assert (len(pack), {footer}) == (size, independent_records.footers_of(reader, pack))
 
 
 def swapped(rows: list[Row]) -> list[Row]:
