@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 IS_SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 # printed when the tests are over: (row, command or control, trials, outcome)
@@ -62,6 +64,18 @@ def control(row: str, defect: str) -> Iterator[Campaign]:
         return
     LINES.append((row, f"control: {defect}", counted.trials, "NOT CAUGHT"))
     raise AssertionError(f"{row} does not notice: {defect}")
+
+
+def try_seeds(row: Campaign, count: int, trial: Callable[[int], object], scratch: Path) -> None:
+    """Make trials of seeds, with `scratch` removed after each; what fails says its seed."""
+    for seed in seeds(count):
+        try:
+            trial(seed)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+        row.trials += 1
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class Caught(Exception):

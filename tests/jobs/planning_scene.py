@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from jobs_scene import HOUR, SECOND, Interval
 
 import packstone
 from packstone.operations.jobs.strategy import (
@@ -23,20 +24,8 @@ from packstone.operations.jobs.strategy import (
 from packstone.operations.measured import keep_sample
 from packstone.repository.rates import Sample
 
-SECOND = 10**9
-HOUR = 3600 * SECOND
 DAY = 24 * HOUR
 NOW = 1_760_000_000 * SECOND
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Every so many nanoseconds, from the last time on."""
-
-    step: int = HOUR
-
-    def next_after(self, time_ns: int) -> int:
-        return time_ns + self.step
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,13 @@ def big_place() -> Iterator[Path]:
 
 
 @pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where indexes go, of this process and its children."""
+    monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def repository(big_place: Path) -> Iterator[packstone.Repository]:
     """A new plain repository with small chunks, so that small files have several."""
     with packstone.init(big_place / "repository", chunk_size=4096) as repository:

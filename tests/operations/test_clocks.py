@@ -7,13 +7,12 @@ the newest snapshots stay, those that stay restore, and what nobody needs goes a
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from random import Random
 
 import pytest
-from campaign import Caught, campaign, control, trials
+from campaign import Caught, campaign, control, trials, try_seeds
 from hypothesis import given
 from hypothesis import strategies as st
 from operations.pruning import History
@@ -111,22 +110,9 @@ def trial(seed: int) -> None:
             assert again.packs_deleted == again.packs_rewritten == 0
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def test_clocks_that_jump(cache: Path) -> None:
     with campaign("T1", "snapshot, forget, prune under clocks that jump") as row:
-        for seed in range(trials(15, 2000)):
-            try:
-                trial(seed)
-            except BaseException as error:
-                error.add_note(f"seed {seed}")
-                raise
-            row.trials += 1
-            shutil.rmtree(cache, ignore_errors=True)
+        try_seeds(row, trials(15, 2000), trial, cache)
 
 
 def test_deleting_by_date_would_be_noticed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import tempfile
 import traceback
@@ -19,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from campaign import Caught, campaign, control, trials
+from campaign import Caught, campaign, control, trials, try_seeds
 from faults import Plan, faulty
 from operations.pruning import History
 
@@ -139,22 +138,9 @@ def trial(seed: int) -> None:
             history.verify(repository)
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PACKSTONE_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def test_a_writer_that_was_suspended(cache: Path) -> None:
     with campaign("C2", "prune while a snapshot is stopped at any step") as row:
-        for seed in range(trials(15, 500)):
-            try:
-                trial(seed)
-            except BaseException as error:
-                error.add_note(f"seed {seed}")
-                raise
-            row.trials += 1
-            shutil.rmtree(cache, ignore_errors=True)
+        try_seeds(row, trials(15, 500), trial, cache)
 
 
 def test_a_lock_that_ages_would_be_noticed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from compare_trees import describe, differences
-from operations.samples import ROOT
+from filesystems import mounted_btrfs
 
 import packstone
 from packstone.filesystem import existing
@@ -19,19 +18,8 @@ from packstone.filesystem import existing
 @pytest.fixture
 def shared_blocks(big_place: Path) -> Iterator[Path]:
     """A small btrfs."""
-    if not ROOT or shutil.which("mkfs.btrfs") is None:
-        pytest.skip("needs root and mkfs.btrfs")
-    image, place = big_place / "image", big_place / "mounted"
-    place.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(400 << 20)
-    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, place], check=False).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
+    with mounted_btrfs(big_place / "image", big_place / "mounted", 400 << 20) as place:
         yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def free(place: Path) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Packstone
+from filesystems import mounted_btrfs
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "recipes.md").read_text(encoding="utf-8")
 
@@ -29,20 +30,9 @@ def block(language: str, word: str) -> str:
 @pytest.fixture
 def srv() -> Iterator[Path]:
     """A btrfs in a file, mounted at a short path."""
-    if os.geteuid() != 0 or shutil.which("mkfs.btrfs") is None:
-        pytest.skip("needs root and mkfs.btrfs")
     with tempfile.TemporaryDirectory(prefix="packstone-") as name:
-        image, place = Path(name, "image"), Path(name, "srv")
-        place.mkdir()
-        with open(image, "wb") as file:
-            file.truncate(200 << 20)
-        subprocess.run(["mkfs.btrfs", "-q", image], check=True)
-        if subprocess.run(["mount", "-o", "loop", image, place], check=False).returncode:
-            pytest.skip("mounting is not allowed here")
-        try:
+        with mounted_btrfs(Path(name, "image"), Path(name, "srv"), 200 << 20) as place:
             yield place
-        finally:
-            subprocess.run(["umount", place], check=True)
 
 
 def test_btrfs(run: Packstone, store: Path, srv: Path, tmp_path: Path) -> None:

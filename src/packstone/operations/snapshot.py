@@ -28,6 +28,7 @@ from packstone.operations.browse import find_path
 from packstone.operations.build_tree import TreeBuilder
 from packstone.operations.options import SnapshotOptions
 from packstone.operations.parent import Parent
+from packstone.operations.processes import end_process, told_end
 from packstone.operations.results import SnapshotResult, Ticker
 from packstone.operations.storing import ChunkStore, Workers, drain
 from packstone.repository.contents import ContentWriter
@@ -39,8 +40,6 @@ from packstone.repository.trees import DirectoryWriter
 from packstone.repository.writer import ObjectWriter
 from packstone.storage.base import as_directory
 from packstone.version import VERSION
-
-_PATIENCE = 2  # seconds that a command may take to end after it was asked to
 
 
 class _Session:
@@ -275,22 +274,15 @@ def take_command(
     def finish() -> None:
         code = process.wait()
         if code:
-            ended = f"was ended by signal {-code}" if code < 0 else f"exited with {code}"
             raise CommandFailed(
-                f"{argv[0]} {ended}", hint="Nothing was committed; see its messages above"
+                f"{argv[0]} {told_end(code)}", hint="Nothing was committed; see its messages above"
             )
 
     try:
         with process.stdout as stdout:
             return take_stream(repository, stdout, name, options, finish)  # type: ignore[arg-type]
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end_process(process)
 
 
 def _user_name(uid: int) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from packstone.errors import CommandFailed
 from packstone.operations.jobs.report import JobReport
+from packstone.operations.processes import told_end
 
 _PATIENCE_S = 5.0  # to end after SIGTERM
 _LONGEST_TEXT = 10_000  # characters in a variable: the kernel bounds an environment
@@ -55,8 +56,7 @@ def run_hook(command: str, told: Mapping[str, str], limit: float | None = None) 
         if process.returncode is None:
             _end(process)
     if code:
-        ended = f"was ended by signal {-code}" if code < 0 else f"exited with {code}"
-        raise CommandFailed(f"{command!r} {ended}", hint="See its messages above")
+        raise CommandFailed(f"{command!r} {told_end(code)}", hint="See its messages above")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

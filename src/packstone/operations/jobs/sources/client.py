@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, BinaryIO, cast
 
 from packstone.errors import CommandFailed, UsageError
+from packstone.operations.processes import end_process, told_end
 
 _KEPT = 4096  # bytes of messages from the beginning, and as many from the end
-_PATIENCE = 2  # seconds that a client may take to end after it was asked to
 _LAST_WORDS = 5  # seconds for messages of a client that has ended; its children may go on
 _ANSWER = 1 << 20  # largest answer to a question
 _FEED = 1 << 20
@@ -82,20 +82,8 @@ def _start(
 
 
 def _failure(program: str, code: int, said: str, advice: Advice, hint: str) -> CommandFailed:
-    ended = f"was ended by signal {-code}" if code < 0 else f"exited with {code}"
-    message = f"{program} {ended}" + (f": {said}" if said else " and said nothing")
+    message = f"{program} {told_end(code)}" + (f": {said}" if said else " and said nothing")
     return CommandFailed(message, hint=". ".join(filter(None, (advice(said), hint))))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program that may still run."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def no_advice(_said: str) -> str:
@@ -149,7 +137,7 @@ class ClientPouring:
     def close(self) -> None:
         """End the program if it still runs."""
         self._process.stdout.close()  # type: ignore[union-attr]
-        _end(self._process)
+        end_process(self._process)
 
 
 class _Counted:
@@ -197,7 +185,7 @@ def ask(argv: Sequence[str], *, advice: Advice = no_advice, question: str = "") 
         code = pouring.wait()
     finally:
         pouring.stdout.close()
-        _end(pouring)
+        end_process(pouring)
     if code:
         raise _failure(os.path.basename(argv[0]), code, messages.text(), advice, "")
     return answer.decode("utf-8", "replace")
