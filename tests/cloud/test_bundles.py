@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import independent_reader
+import independent_records
 import pytest
 from campaign import IS_SOAK
 from fault_proxy import Faults, proxy
@@ -18,6 +20,7 @@ from packstone.model import ObjectType
 from packstone.repository import bundles, index
 from packstone.repository.bases import Base, Candidates
 from packstone.repository.bundles import Row, list_bundles, read_bundle, write_bundles
+from packstone.repository.pack_reading import read_footer_of
 from packstone.repository.publishing import publish_footers, renew_footers
 from packstone.repository.repository import ObjectRepository
 from packstone.storage.base import open_storage
@@ -116,6 +119,25 @@ def test_a_new_machine_needs_few_requests(scene: Scene) -> None:
         open_storage(scene.url).delete(name)
     assert requests_of_opening(scene) >= PACKS
     assert scene.is_restored()
+
+
+def test_bundles_are_what_the_page_says(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from docs/format.md §13 alone, beside the packs that they tell of."""
+    monkeypatch.setenv("PACKSTONE_PASSPHRASE", scene.passphrase or "")
+    storage, root = open_storage(scene.url), scene.folder / "downloaded"
+    names = [name for top in ("features", "keys", "packs") for name, _size in storage.list(top)]
+    (root / "features").mkdir(parents=True)
+    for name in ["config", *names]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(storage.get(name, 1 << 24))
+    reader = independent_reader.Reader(str(root))
+    (bundle,) = scene.bundles()
+    data = storage.get(bundle, 1 << 24)
+    rows = independent_records.read_bundle(reader, bundle, data)
+    assert len(rows) == PACKS
+    for pack_id, size, footer in rows:
+        pack = (root / "packs" / pack_id.hex()[:2] / pack_id.hex()).read_bytes()
+        assert (len(pack), {footer}) == (size, independent_records.footers_of(reader, pack))
 
 
 def swapped(rows: list[Row]) -> list[Row]:
@@ -294,6 +316,44 @@ def test_no_delta_stands_on_what_only_a_bundle_has(scene: Scene, is_stored: bool
     scene.new_machine()
     with scene.objects() as objects:
         assert objects.reader.get(ObjectType.CHUNK, delta.id(objects)) == delta.data
+
+
+@pytest.mark.parametrize("scene", [None], indirect=True, ids=["plain"])
+def test_no_copied_delta_stands_on_what_only_a_bundle_has(scene: Scene, tmp_path: Path) -> None:
+    """Its base is there, but as a delta itself; of a whole one, which is gone, a bundle tells."""
+    base = Delta(scene)
+    with scene.objects() as objects:
+        assert base.put(objects) == 1
+        writer = objects.writer()
+        writer.put_whole(ObjectType.CHUNK, base.id(objects), base.data, (1, 2))
+        writer.finish()
+        writer.abandon()
+        (whole,) = writer.packs_written
+        size = objects.storage.size(f"packs/{whole[:2]}/{whole}")
+        footer = read_footer_of(objects.storage, whole, size, objects.sealer, bundles.FULL)
+        row = Row(bytes.fromhex(whole), size, footer)
+        write_bundles(objects.storage, objects.sealer, os.urandom, [row])
+    without_footers(scene, whole, 0, 0)
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    with packstone.init(tmp_path / "origin") as origin:
+        (edited / "file").write_bytes(base.data)
+        origin.snapshot([edited])
+        data = base.data[:9000] + os.urandom(50) + base.data[9050:]
+        (edited / "file").write_bytes(data)
+        taken = origin.snapshot([edited])
+        assert taken.chunks_delta == 1
+        with scene.open() as target, pytest.raises(GenerationChanged, match="bundle"):
+            origin.copy_to(target, [taken.snapshot_id])
+        with scene.open() as target:
+            (copied,) = origin.copy_to(target, [taken.snapshot_id]).snapshots
+    for name in scene.bundles():
+        open_storage(scene.url).delete(name)
+    scene.new_machine()
+    with scene.open() as target:
+        result = target.restore(copied, tmp_path / "restored", path=os.fsencode(edited))
+    assert result.errors == []
+    assert (tmp_path / "restored" / "file").read_bytes() == data
 
 
 def test_many_lies_are_put_right_at_once(scene: Scene) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +20,11 @@ from typing import Any
 import lmdb
 import pytest
 from damage.scene import FAST, Scene, Seen, small_scene
+
+import packstone
+from packstone.errors import ObjectMissing
+from packstone.model import ObjectType
+from packstone.repository.repository import ObjectRepository
 
 TRIALS = 120
 
@@ -293,3 +299,23 @@ def test_flips_lose_nothing(outcomes: list[str]) -> None:
 @pytest.mark.xfail(strict=False, reason="LMDB follows page numbers wherever they lead")
 def test_flips_end_no_process(outcomes: list[str]) -> None:
     assert "death" not in outcomes
+
+
+def test_what_is_in_no_pack_does_not_cost_what_only_the_index_knows(tmp_path: Path) -> None:
+    """Of a pack without footers the records are there still, and the index says where."""
+    packstone.init(tmp_path / "repository").close()
+    with closing(ObjectRepository(str(tmp_path / "repository"))) as objects:
+        data = Random("kept").randbytes(50_000)
+        chunk_id = objects.hasher.id(ObjectType.CHUNK, data)
+        writer = objects.writer()
+        writer.put_whole(ObjectType.CHUNK, chunk_id, data)
+        writer.finish()
+        writer.abandon()
+        (place,) = objects.index.find(chunk_id)
+        path = tmp_path / "repository" / "packs" / place.pack_id[:2] / place.pack_id
+        whole, end = path.read_bytes(), place.offset + place.stored_size
+        path.chmod(0o600)
+        path.write_bytes(bytes(place.offset) + whole[place.offset : end] + bytes(len(whole) - end))
+        with pytest.raises(ObjectMissing):
+            objects.reader.get(ObjectType.CHUNK, bytes(32))
+        assert objects.reader.get(ObjectType.CHUNK, chunk_id) == data

@@ -116,6 +116,8 @@ class ObjectCopier(Repacker):
         places = self._target.index.find_many(row.bases)
         depths = [place.depth for place in places if place is not None]
         if len(depths) == len(places) and max(depths) < _MAX_DEPTH:
+            # Of a base that is there twice it was another place, perhaps, that counted as there.
+            self._target.index.count_on(row.bases)
             moved = msgspec.structs.replace(row, depth=1 + max(depths))
             self._writer.copy(pack.kind, moved, payload)
         else:

@@ -66,6 +66,7 @@ class Ahead:
                     self._coming.update(((name, number), run) for number in run.wanted)
             while self._working < min(STREAMS, len(self._queue)):
                 self._working += 1
+                self._threads = [each for each in self._threads if each.is_alive()]
                 thread = threading.Thread(target=self._work, name="ahead", daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -114,7 +115,7 @@ class Ahead:
     def _carry_out(self, run: _Run) -> None:
         def take(number: int, data: bytes) -> None:
             if self._is_closed:
-                raise _Closed
+                raise _Closed(f"{run.name} is not wanted any more")
             if number in run.wanted:
                 self._keep(run.name, number, data)
                 with self._change:
@@ -124,7 +125,7 @@ class Ahead:
 
         try:
             # What fails is asked for again, and told, by whoever needs it.
-            with contextlib.suppress(StorageError, _Closed):
+            with contextlib.suppress(StorageError):
                 self._fetch(run.name, run.first, run.last, take)
         finally:
             with self._change:
@@ -133,8 +134,8 @@ class Ahead:
                 self._change.notify_all()
 
 
-class _Closed(Exception):
-    """Nobody wants the rest."""
+class _Closed(StorageError):
+    """Nobody wants the rest; a StorageError, so that the request is not tried again."""
 
 
 def _runs(name: str, numbers: list[int]) -> Iterable[_Run]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from packstone.codec.hashing import checksum
-from packstone.errors import ObjectMissing, StorageError, StorageUnavailable
+from packstone.errors import Damaged, ObjectMissing, StorageError, StorageUnavailable
 from packstone.model import GIB, MIB, Buffer
 from packstone.repository.ahead import Ahead, Piece
 from packstone.repository.known import cache_directory, place_digest
@@ -112,8 +112,8 @@ class CachedStorage(Storage):
             return
 
         def fetch(name: str) -> None:
-            # What fails is asked for again, and told, by whoever needs it.
-            with contextlib.suppress(StorageError):
+            # What fails, or is larger, is asked for again, and told, by whoever needs it.
+            with contextlib.suppress(StorageError, Damaged):
                 self._keep_snapshot(name, self.inner.get(name, BLOCK))
 
         with ThreadPoolExecutor(FETCHES) as pool:
@@ -246,7 +246,8 @@ class CachedStorage(Storage):
             if not missing:
                 return {}
             if first == last:
-                missing = self._around(name, first)
+                # Another process may have fetched them since that look.
+                missing = self._around(name, first) or missing
             begin, end = missing[0], missing[-1] + 1
             data = self.inner.get_range(name, begin * BLOCK, (end - begin) * BLOCK)
             fetched = {n: data[(n - begin) * BLOCK :][:BLOCK] for n in range(begin, end)}

@@ -13,12 +13,13 @@ _MADV_DONTNEED = 4
 
 
 def find_mapping(path: str) -> tuple[int, int] | None:
-    """Return address and size in bytes of the map of a file in this process; Linux only."""
+    """Return address and size in bytes of the map of a file, by its real path; Linux only."""
     name = os.fsencode(path)
     with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as maps:
         for line in maps:
-            if line.rstrip().endswith(name):
-                begin, _, end = line.split(b" ", 1)[0].partition(b"-")
+            fields = line.rstrip(b"\n").split(None, 5)
+            if fields[5:] == [name]:  # all of it: another file's path may end like ours
+                begin, _, end = fields[0].partition(b"-")
                 return int(begin, 16), int(end, 16) - int(begin, 16)
     return None
 

@@ -291,8 +291,9 @@ class View:
             self.users -= 1
             if self.users == 0:
                 _shared.pop(self.directory, None)
-                self._mapping = (0, 0)
-                self._environment.close()
+                with self.gate:  # nobody empties what will be somebody else's memory
+                    self._mapping = (0, 0)
+                    self._environment.close()
 
 
 def _failure(error: BaseException, directory: str) -> BaseException:

@@ -9,6 +9,7 @@ import pytest
 
 from packstone.errors import StorageUnavailable
 from packstone.repository.ahead import Ahead
+from packstone.storage.requests import Requests, Retrying
 
 PIECES = 100
 
@@ -92,6 +93,32 @@ def test_closed_while_fetching(store: Store) -> None:
     go_on.set()
     closing.join(10)
     assert not closing.is_alive()
+
+
+def test_what_nobody_wants_any_more_is_not_asked_for_again(store: Store) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    pauses: list[float] = []
+    retrying = Retrying(Requests(), "s3://there", sleep=pauses.append)
+
+    def fetch(name: str, first: int, last: int, take: Callable[[int, bytes], None]) -> None:
+        def request(_attempt: int) -> None:
+            begun.set()
+            go_on.wait()
+            store.fetch(name, first, last, take)
+
+        retrying.run("read", name, request)
+
+    ahead = Ahead(fetch, store.keep, PIECES)
+    ahead.announce([("a", 0)])
+    begun.wait()
+    closing = threading.Thread(target=ahead.close)
+    closing.start()
+    with ahead._change:
+        ahead._change.wait_for(lambda: ahead._is_closed, 10)
+    go_on.set()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert (store.requests, pauses) == ([("a", 0, 0)], [])
 
 
 def test_many_readers_at_once(store: Store) -> None:

@@ -97,6 +97,16 @@ def test_pages_are_unmapped_while_the_map_moves(opened: View) -> None:
             thread.join()
 
 
+def test_a_file_whose_path_ends_alike_is_another_one(tmp_path: Path) -> None:
+    """What is emptied must be ours: the other map may be gone the next moment."""
+    made = open_view(str(tmp_path / "copy" / str(tmp_path).lstrip("/")), NAMES)
+    try:
+        assert find_mapping(str(tmp_path / "data.mdb")) is None
+        assert find_mapping(str(Path(made.directory, "data.mdb"))) is not None
+    finally:
+        made.close()
+
+
 def test_trimming_the_heap_leaves_what_is_in_use() -> None:
     kept = [bytes([number % 251]) * 10_000 for number in range(1000)]
     del kept[::2]
