@@ -1,6 +1,7 @@
 """Packstone beside restic on one S3 server with a delay before each answer.
 
     python bench/cloud.py [--delay 0.03] [--scale 0.1] [--only CRM,TINY]
+    python bench/cloud.py --only CRM --tools packstone --new-machine [--next=--no-delta]
 
 Runs the server (moto) and a delaying, counting proxy as processes of their own; both tools go
 through the same. Per tool and corpus: the first snapshot, an unchanged one, that of the next
@@ -76,6 +77,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument("--delay", type=float, default=0.03, help="seconds before each answer")
+    parser.add_argument("--tools", default="packstone,restic")
+    parser.add_argument(
+        "--new-machine", action="store_true", help="take the next night without a cache"
+    )
+    parser.add_argument("--next", default="", metavar="OPTION", help="for packstone's next night")
     parser.set_defaults(only="CRM,TINY", scale=0.1)
     arguments = parser.parse_args()
     with server() as endpoint:
@@ -88,7 +94,7 @@ def main() -> None:
         for corpus in chosen(arguments):
             corpus.prepare()
             versions = list(corpus.versions)
-            for tool in ("packstone", "restic"):
+            for tool in arguments.tools.split(","):
                 place = new_bucket(endpoint)
                 work = corpus.source.parent / f"cloud-{tool}"
                 shutil.rmtree(work, ignore_errors=True)
@@ -124,7 +130,10 @@ def main() -> None:
                 time.sleep(2)
                 measure("unchanged", words(snapshot, source))
                 corpus.switch(versions[1])
-                measure("next night", words(snapshot, source))
+                more = [arguments.next] if arguments.next and tool == "packstone" else []
+                if arguments.new_machine:
+                    shutil.rmtree(work / "cache")
+                measure("next night", words(snapshot, *more, source))
                 shutil.rmtree(work / "cache")
                 measure("restore", words("restore", "latest", "--target", str(work / "out")))
                 shutil.rmtree(work)

@@ -216,7 +216,8 @@ class Index:
                 for pack in bundled_packs(storage, self._sealer, unseen, there):
                     told.add(pack.id)
                     yield pack
-                self._note_hearsay(told, without=set(unseen) - told)
+                # What another process has filed meanwhile may rest on what a bundle told that one.
+                self._note_hearsay(told, without=set(unseen) - told, unless_filed=True)
             rest = [pack_id for pack_id in unseen if pack_id not in told]
             for found in read_packs(storage, rest, there, self._sealer):
                 if isinstance(found, Damaged):
@@ -235,15 +236,26 @@ class Index:
             self._drop_hanging()
         return damaged
 
-    def _note_hearsay(self, pack_ids: Collection[str], without: Collection[str] = ()) -> None:
-        """Remember that of packs only a bundle has told, and that of others it has not."""
+    def _note_hearsay(
+        self,
+        pack_ids: Collection[str],
+        without: Collection[str] = (),
+        *,
+        unless_filed: bool = False,
+    ) -> None:
+        """Remember that of packs only a bundle has told, and that of others it has not.
+
+        With `unless_filed` others that are in the view by now stay what they are.
+        """
 
         def change(transaction: Any) -> None:
             databases = self._view.databases
             told = bytes(transaction.get(_HEARSAY, b"", db=databases[META]))
             ids = {told[at : at + ID_SIZE] for at in range(0, len(told), ID_SIZE)}
             ids |= {bytes.fromhex(pack_id) for pack_id in pack_ids}
-            ids -= {bytes.fromhex(pack_id) for pack_id in without}
+            for pack_id in map(bytes.fromhex, without):
+                if not (unless_filed and transaction.get(pack_id, db=databases[NUMBERS])):
+                    ids.discard(pack_id)
             transaction.put(_HEARSAY, b"".join(sorted(ids)), db=databases[META])
             self._turn(transaction)
 
